@@ -1,0 +1,170 @@
+package csvstream
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxShownNames = 3
+	maxShownChars = 40
+)
+
+var (
+	utf8BOM    = []byte{0xEF, 0xBB, 0xBF}
+	utf16BOMs  = [][]byte{{0xFF, 0xFE}, {0xFE, 0xFF}}
+	plainName  = regexp.MustCompile(`^[\pL_][\pL\pN_.-]*$`)
+	delimiters = map[byte]string{';': "';'", '\t': "a tab", '|': "'|'"}
+)
+
+// Header is the first row of a CSV.
+type Header struct {
+	Names []string // the columns, in order, as written
+	BOM   bool     // the file begins with a UTF-8 byte order mark; it is passed on unchanged
+}
+
+// CheckHeader reads the header from the first bytes of a file, which must hold at least its first row; what follows it
+// isn't looked at. Every error is a *SyntaxError of row 0; use its WithoutNames for secret sources.
+func CheckHeader(first []byte) (Header, error) {
+	if problem := utf16Problem(first); problem != "" {
+		return Header{}, &SyntaxError{Problem: problem}
+	}
+	text, bom := bytes.CutPrefix(first, utf8BOM)
+	// The reader's own scan finds where the row ends, so that both always agree.
+	r := NewReader(nil, Options{})
+	for len(text) > 0 && r.columns == 0 {
+		piece := text[:min(len(text), 4<<10)]
+		if end := bytes.IndexByte(piece, '\n'); end >= 0 {
+			piece = piece[:end+1]
+		}
+		r.started = true
+		if fault := r.check(piece); fault != nil {
+			return Header{}, fault
+		}
+		text = text[len(piece):]
+	}
+	if fault := r.finish(); fault != nil {
+		return Header{}, fault
+	}
+	h := *r.header.Load()
+	h.BOM = bom
+	return h, nil
+}
+
+func utf16Problem(first []byte) string {
+	for _, mark := range utf16BOMs {
+		if bytes.HasPrefix(first, mark) {
+			return "the file is UTF-16: save it as UTF-8"
+		}
+	}
+	return ""
+}
+
+func isForeignDelimiter(b byte) bool { return delimiters[b] != "" }
+
+func delimiterProblem(b byte) string {
+	return fmt.Sprintf("the header has one column that contains %s: save the file with commas", delimiters[b])
+}
+
+// parseHeader reads the names from the header row, given without its line end.
+func parseHeader(row []byte) (*Header, *SyntaxError) {
+	if len(row) == 0 {
+		return nil, &SyntaxError{Problem: "the first line is empty: begin the file with the names of the columns"}
+	}
+	names, err := csv.NewReader(bytes.NewReader(row)).Read()
+	if err != nil {
+		return nil, &SyntaxError{Problem: "isn't a row of names: " + plainReason(err)}
+	}
+	if at := bytes.IndexAny(row, ";\t|"); at >= 0 && len(names) == 1 && row[0] != '"' {
+		return nil, &SyntaxError{Problem: delimiterProblem(row[at])}
+	}
+	if fault := checkNames(names); fault != nil {
+		return nil, fault
+	}
+	return &Header{Names: names}, nil
+}
+
+// plainReason leaves the line and column out, which encoding/csv counts from the header's first byte.
+func plainReason(err error) string {
+	var parse *csv.ParseError
+	if errors.As(err, &parse) {
+		return parse.Err.Error()
+	}
+	if errors.Is(err, io.EOF) {
+		return "it is blank"
+	}
+	return err.Error()
+}
+
+func checkNames(names []string) *SyntaxError {
+	var nameless []int
+	var twins []string
+	var pair [2]int
+	first := make(map[string]int, len(names))
+	for i, name := range names {
+		if strings.TrimSpace(name) == "" {
+			nameless = append(nameless, i+1)
+			continue
+		}
+		before, known := first[name]
+		if !known {
+			first[name] = i + 1
+			continue
+		}
+		if twins == nil {
+			pair = [2]int{before, i + 1}
+		}
+		twins = append(twins, name)
+	}
+	if len(nameless) > 0 {
+		return &SyntaxError{Problem: fmt.Sprintf("column %d of %d has no name", nameless[0], len(names))}
+	}
+	if len(twins) > 0 {
+		return &SyntaxError{
+			Problem: fmt.Sprintf("columns %d and %d have the same name", pair[0], pair[1]),
+			Names:   shown(twins),
+		}
+	}
+	return nil
+}
+
+// shown picks the names that may appear in a message: a file without a header has data where its names should be, so
+// only what looks like a name is shown.
+func shown(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if len(out) == maxShownNames {
+			break
+		}
+		if !plainName.MatchString(name) {
+			continue
+		}
+		if utf8.RuneCountInString(name) > maxShownChars {
+			name = string([]rune(name)[:maxShownChars-1]) + "…"
+		}
+		out = append(out, name)
+	}
+	return out
+}
+
+func quoteAll(names []string) string {
+	quotes := make([]string, len(names))
+	for i, name := range names {
+		quotes[i] = strconv.Quote(name)
+	}
+	return strings.Join(quotes, ", ")
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
