@@ -177,11 +177,6 @@ type Resolve struct {
 }
 
 // BulkJobSpec says that a file belongs in an object of a connector.
-//
-// The load's identity is made of the connector's target, object, action,
-// keyField, format, compression, parameters, the content of the source and
-// sendToken. What has one identity is sent once, whichever job asks for it and
-// however often; every other field may be changed at any time without a second load.
 // +kubebuilder:validation:XValidation:rule="self.action != 'Upsert' || has(self.keyField)",message="keyField is required for action Upsert: it names the field that rows are matched by"
 // +kubebuilder:validation:XValidation:rule="!has(self.onUnknown) || self.onUnknown != 'Resend' || (self.action == 'Upsert' && has(self.keyField))",message="onUnknown Resend is for action Upsert with a keyField only: a Create that is sent again doubles its rows"
 type BulkJobSpec struct {
@@ -231,7 +226,7 @@ type BulkJobSpec struct {
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=10
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : string(self).matches('^(100|[1-9]?[0-9])%$')",message="a number of rows from 0, or a percentage from 0% to 100%"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 2147483647 : string(self).matches('^(100|[1-9]?[0-9])%$')",message="a number of rows from 0, or a percentage from 0% to 100%"
 	MaxFailedRows *intstr.IntOrString `json:"maxFailedRows,omitempty"`
 	// ObjectCheck: Enforce refuses an object that the connector did not list; Warn sends all the same.
 	// The real endpoint takes a file for an unknown object and fails every row.
@@ -417,6 +412,11 @@ type BulkJob struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// Spec names the file, the connector and the object.
+	//
+	// The load's identity is made of the connector's target, object, action,
+	// keyField, format, compression, parameters, the content of the source and
+	// sendToken. What has one identity is sent once, whichever job asks for it and
+	// however often; every other field may be changed at any time without a second load.
 	// +required
 	Spec BulkJobSpec `json:"spec"`
 	// Status is what has become of it; written by the operator only.

@@ -123,7 +123,8 @@ type Attempt struct {
 // BulkReceiptRecord is what has become of a load.
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.jobID) || (has(self.jobID) && self.jobID == oldSelf.jobID)",message="jobID is set once"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.outcome) || !(oldSelf.outcome in ['Succeeded', 'Failed', 'Cancelled', 'Abandoned']) || (has(self.outcome) && self.outcome == oldSelf.outcome)",message="a terminal outcome is frozen"
-// +kubebuilder:validation:XValidation:rule="oldSelf.attempts.all(o, self.attempts.exists(a, a.number == o.number && a.nonce == o.nonce && a.holder == o.holder) || self.attempts.all(a, a.number > o.number))",message="attempts are append-only; only the oldest may be folded away"
+// +kubebuilder:validation:XValidation:rule="oldSelf.attempts.all(o, self.attempts.exists(a, a.number == o.number && a.nonce == o.nonce && a.holder == o.holder) || (self.attempts.size() == 10 && self.attempts.all(a, a.number > o.number)))",message="attempts are append-only; only the oldest may be folded away, and only beyond ten"
+// +kubebuilder:validation:XValidation:rule="self.attempts.all(a, oldSelf.attempts.exists(o, a.number == o.number && a.nonce == o.nonce && a.holder == o.holder) || oldSelf.attempts.all(o, a.number > o.number))",message="a new attempt has a higher number than all before it"
 type BulkReceiptRecord struct {
 	// ConnectorRef names the ConnectorInstance that the load goes through.
 	ConnectorRef LocalReference `json:"connectorRef"`

@@ -56,7 +56,7 @@ type ConnectorLimits struct {
 }
 
 // Polling bounds the time between two looks at a running job. Within the bounds it is 12 % of the time that the job has run.
-// +kubebuilder:validation:XValidation:rule="self.minIntervalSeconds <= self.maxIntervalSeconds",message="minIntervalSeconds must not exceed maxIntervalSeconds"
+// +kubebuilder:validation:XValidation:rule="!has(self.minIntervalSeconds) || !has(self.maxIntervalSeconds) || self.minIntervalSeconds <= self.maxIntervalSeconds",message="minIntervalSeconds must not exceed maxIntervalSeconds"
 type Polling struct {
 	// MinIntervalSeconds between two polls.
 	// +optional
