@@ -390,6 +390,9 @@ func (c *utf8Check) firstInvalid(p []byte) int {
 		}
 		c.n = 0
 	}
+	if c.n > 0 {
+		return -1
+	}
 	rest := p[at:]
 	whole := len(rest) - cutOff(rest)
 	if utf8.Valid(rest[:whole]) {
