@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 
@@ -22,8 +23,8 @@ const (
 	Closed  Result = "Closed"  // the pool takes no more uploads
 )
 
-// ErrClosed is the cause uploads are cut with when nobody gave another.
-var ErrClosed = errors.New("cannot upload: the pool is closed")
+// ErrCut is the cause of a cut for which nobody gave one.
+var ErrCut = errors.New("cannot go on: the upload was cut")
 
 // Pool runs uploads, each in its own goroutine, at most one per key.
 type Pool struct {
@@ -75,12 +76,19 @@ func (p *Pool) Start(key, group string, groupMax int, fn func(ctx context.Contex
 func (p *Pool) do(ctx context.Context, key string, fn func(ctx context.Context)) {
 	defer p.end(key)
 	defer func() {
-		if cause := recover(); cause != nil {
-			p.log.Error(fmt.Errorf("cannot go on with an upload: %T in it", cause), "upload panicked",
-				"key", key, "stack", string(debug.Stack()))
+		if value := recover(); value != nil {
+			p.log.Error(panicError(value), "An upload panicked", "key", key, "stack", string(debug.Stack()))
 		}
 	}()
 	fn(ctx)
+}
+
+// panicError tells a panic's value only if the runtime wrote it: any other may hold rows.
+func panicError(value any) error {
+	if err, ok := value.(runtime.Error); ok {
+		return fmt.Errorf("cannot go on: %w", err)
+	}
+	return fmt.Errorf("cannot go on: panic with a %T", value)
 }
 
 func (p *Pool) end(key string) {
@@ -134,7 +142,7 @@ func (p *Pool) CutAll(cause error) {
 
 func causeOr(cause error) error {
 	if cause == nil {
-		return ErrClosed
+		return ErrCut
 	}
 	return cause
 }
