@@ -1,0 +1,185 @@
+package openconnectors
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	// ErrTooLarge says that an answer went beyond MaxAnswerBytes.
+	ErrTooLarge = errors.New("the answer is larger than 1 MiB")
+	// ErrPages says that a list never comes to its last page.
+	ErrPages = errors.New("the pages don't end")
+	// ErrAnswer says that an answer came, and isn't what the protocol has there.
+	ErrAnswer = errors.New("the answer isn't understood")
+	// ErrName says that a job's id or an object's name can't be part of a URL.
+	ErrName = errors.New("unusable in a URL")
+)
+
+// maxMessage bounds APIError.Message, in runes.
+const maxMessage = 256
+
+// maxRetryAfter bounds what an endpoint may ask us to wait.
+const maxRetryAfter = 24 * time.Hour
+
+// APIError is an answer that isn't a success.
+type APIError struct {
+	StatusCode int
+	// Message is the endpoint's own text on one line of at most 256 printable
+	// characters, without addresses, long numbers, request ids or secrets; the
+	// status' standard text where the endpoint says nothing usable.
+	Message string
+	// RetryAfter is the wait the endpoint asks for; 0 if it doesn't.
+	RetryAfter time.Duration
+}
+
+// Error gives "<code> <standard text>[: <message>]".
+func (e *APIError) Error() string {
+	text := strings.TrimSpace(strconv.Itoa(e.StatusCode) + " " + http.StatusText(e.StatusCode))
+	if e.Message == "" || strings.HasSuffix(text, e.Message) {
+		return text
+	}
+	return text + ": " + strings.TrimPrefix(e.Message, text+": ")
+}
+
+// Temporary reports whether the same request may well succeed later.
+func (e *APIError) Temporary() bool {
+	switch e.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return e.StatusCode >= 500
+}
+
+// newAPIError reads an error's body: {"message", "providerMessage"} where the
+// platform wrote it, text or HTML where a proxy did.
+func newAPIError(a answer, clean func(string) string) *APIError {
+	message := printable(clean(printable(errorText(a.body), 4*maxMessage)), maxMessage)
+	if message == "" {
+		message = http.StatusText(a.status)
+	}
+	return &APIError{
+		StatusCode: a.status,
+		Message:    message,
+		RetryAfter: parseRetryAfter(a.header.Get("Retry-After"), time.Now()),
+	}
+}
+
+var (
+	htmlTitle = regexp.MustCompile(`(?is)<(title|h1)\b[^>]*>(.*?)</(title|h1)\s*>`)
+	htmlTag   = regexp.MustCompile(`(?s)<[^>]*>`)
+)
+
+func errorText(body []byte) string {
+	body = bytes.TrimSpace(body)
+	switch {
+	case len(body) == 0:
+		return ""
+	case body[0] == '{':
+		return jsonErrorText(body)
+	case body[0] == '[':
+		return ""
+	case body[0] == '<':
+		if title := htmlTitle.FindSubmatch(body); title != nil {
+			return html.UnescapeString(htmlTag.ReplaceAllString(string(title[2]), " "))
+		}
+		return ""
+	}
+	return string(body)
+}
+
+func jsonErrorText(body []byte) string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil {
+		return ""
+	}
+	message, provider := text(fields["message"]), text(fields["providerMessage"])
+	switch {
+	case message == "" && provider == "":
+		return text(fields["error"])
+	case message == "" || strings.Contains(provider, message):
+		return provider
+	case provider == "" || strings.Contains(message, provider):
+		return message
+	}
+	return message + ": " + provider
+}
+
+// parseRetryAfter reads both forms of Retry-After, seconds and a date; anything
+// else is 0.
+func parseRetryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	var wait time.Duration
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		wait = time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	} else if errors.Is(err, strconv.ErrRange) {
+		wait = maxRetryAfter
+	} else if date, err := http.ParseTime(value); err == nil {
+		wait = date.Sub(now)
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
+
+// requestError is a call that failed. Its text is the same each time the same
+// thing fails: no addresses, no ports, no clock, no URL.
+type requestError struct {
+	call string // "GET /bulk/{id}/status"
+	err  error
+}
+
+func (e *requestError) Error() string { return "cannot " + e.call + ": " + reason(e.err) }
+func (e *requestError) Unwrap() error { return e.err }
+
+// reason words an error from the network in words that hold still.
+func reason(err error) string {
+	var (
+		dns     *net.DNSError
+		op      *net.OpError
+		wrapped *url.Error
+		invalid x509.CertificateInvalidError
+		api     *APIError
+	)
+	switch {
+	case errors.As(err, &api):
+		return api.Error()
+	case errors.Is(err, context.Canceled):
+		return "it was cut short"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the endpoint's certificate has expired or isn't valid yet"
+	case errors.As(err, &dns):
+		return dnsReason(dns)
+	case errors.As(err, &op):
+		if op.Timeout() {
+			return "no answer in time"
+		}
+		return reason(op.Err)
+	case errors.As(err, &wrapped):
+		return reason(wrapped.Err)
+	}
+	return printable(redact(err.Error()), maxMessage)
+}
+
+func dnsReason(err *net.DNSError) string {
+	host := printable(err.Name, maxMessage/2)
+	switch {
+	case err.IsNotFound:
+		return fmt.Sprintf("no such host: %s", host)
+	case err.IsTimeout:
+		return fmt.Sprintf("no answer in time for the address of %s", host)
+	}
+	return fmt.Sprintf("the address of %s can't be looked up", host)
+}

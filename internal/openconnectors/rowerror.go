@@ -1,0 +1,154 @@
+package openconnectors
+
+import (
+	"encoding/json"
+	"strings"
+	"unicode"
+)
+
+const (
+	maxReason = 200 // runes
+
+	// seeEndpoint stands where a row's own data is all the endpoint gave.
+	seeEndpoint = "see the endpoint"
+)
+
+// RowError tells of one row that failed.
+type RowError struct {
+	// Row is the endpoint's number for the row; nil if it gives none. Whether it
+	// begins at 0 or 1, and whether the header counts, isn't documented.
+	Row *int64
+	// Reason is at most 200 characters, without the row's values.
+	Reason string
+}
+
+// decodeRowErrors reads one page: objects with rowNum, status, error and response,
+// or plain strings. The response isn't looked at, because it echoes the row.
+func decodeRowErrors(body []byte) ([]RowError, error) {
+	var items []json.RawMessage
+	if json.Unmarshal(body, &items) != nil {
+		return nil, ErrAnswer
+	}
+	rows := make([]RowError, 0, len(items))
+	for _, item := range items {
+		words := text(item)
+		var fields map[string]json.RawMessage
+		var row *int64
+		if json.Unmarshal(item, &fields) == nil {
+			row = count(fields["rowNum"])
+			words = strings.TrimSpace(text(fields["status"]))
+			if words == "" || strings.EqualFold(words, StateError) {
+				words = text(fields["error"])
+			}
+		}
+		reason := reduce(words, maxReason)
+		if reason == "" {
+			reason = seeEndpoint
+		}
+		rows = append(rows, RowError{Row: row, Reason: reason})
+	}
+	return rows, nil
+}
+
+// maxReduced bounds the text that is searched for values, in runes.
+const maxReduced = 4096
+
+var closers = map[rune]rune{
+	'"': '"', '\'': '\'', '`': '`', '“': '”', '‘': '’', '«': '»',
+	'(': ')', '[': ']', '{': '}', '<': '>',
+}
+
+// reduce takes the values of rows out of an endpoint's words: whatever stands in
+// quotes or brackets, up to the last one that closes, since a value may hold
+// quotes of its own; then what redact finds. The names of columns, tables and
+// constraints stay, where the words before them say that they are such. What is
+// left without a letter is "".
+func reduce(words string, limit int) string {
+	r := []rune(printable(words, maxReduced))
+	var out strings.Builder
+	start := 0
+	for i := 0; i < len(r); i++ {
+		closer, opens := closers[r[i]]
+		if !opens || r[i] == '\'' && i > 0 && isWord(r[i-1]) {
+			continue
+		}
+		out.WriteString(redact(string(r[start:i])))
+		end, plain := schemaName(r, i, closer)
+		if plain {
+			out.WriteString(string(r[i : end+1]))
+		} else {
+			end = lastCloser(r, i, closer)
+			out.WriteString(string(r[i]) + ellipsis + string(closer))
+		}
+		i, start = end, end+1
+	}
+	out.WriteString(redact(string(r[min(start, len(r)):])))
+	reduced := printable(out.String(), limit)
+	if !strings.ContainsFunc(reduced, unicode.IsLetter) {
+		return ""
+	}
+	return reduced
+}
+
+// lastCloser finds the end of the value that r[open] opens: the text's last
+// closer, but no apostrophe inside a word; the text's end if there is none.
+func lastCloser(r []rune, open int, closer rune) int {
+	for i := len(r) - 1; i > open; i-- {
+		inside := closer == '\'' && isWord(r[i-1]) && i+1 < len(r) && isWord(r[i+1])
+		if r[i] == closer && !inside {
+			return i
+		}
+	}
+	return len(r) - 1
+}
+
+var (
+	schemaNouns = map[string]bool{
+		"column": true, "columns": true, "relation": true, "table": true, "constraint": true, "index": true,
+		"type": true, "field": true, "fields": true, "attribute": true, "property": true, "object": true,
+	}
+	sizedTypes = map[string]bool{
+		"varying": true, "varchar": true, "character": true, "char": true, "bit": true, "numeric": true, "decimal": true,
+	}
+)
+
+// schemaName reports whether r[open:] begins with a name that belongs to the
+// schema rather than to a row, and where it ends.
+func schemaName(r []rune, open int, closer rune) (end int, plain bool) {
+	for end = open + 1; end < len(r) && r[end] != closer; end++ {
+		if !isWord(r[end]) && !strings.ContainsRune("., ", r[end]) {
+			return 0, false
+		}
+	}
+	if end >= len(r) || end == open+1 || end-open > 64 {
+		return 0, false
+	}
+	before, content := lastWord(r[:open]), string(r[open+1:end])
+	switch r[open] {
+	case '(':
+		if sizedTypes[before] {
+			return end, len(content) < longNumber && digits(content) == len(content)
+		}
+		// PostgreSQL: Key (email)=(…) already exists.
+		return end, before == "key" && end+2 < len(r) && r[end+1] == '=' && r[end+2] == '('
+	case '[', '{', '<':
+		return 0, false
+	}
+	closed := end+1 == len(r) || !isWord(r[end+1]) && closers[r[end+1]] == 0
+	return end, schemaNouns[before] && closed && !strings.ContainsAny(content, ", ") && !unicode.IsDigit(r[open+1])
+}
+
+// lastWord gives the word that ends the text, in lower case.
+func lastWord(r []rune) string {
+	end := len(r)
+	for end > 0 && r[end-1] == ' ' {
+		end--
+	}
+	start := end
+	for start > 0 && isWord(r[start-1]) {
+		start--
+	}
+	return strings.ToLower(string(r[start:end]))
+}
+
+func isWord(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
