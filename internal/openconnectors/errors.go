@@ -170,7 +170,7 @@ func reason(err error) string {
 	case errors.As(err, &wrapped):
 		return reason(wrapped.Err)
 	}
-	return printable(redact(err.Error()), maxMessage)
+	return printable(conceal(err.Error()), maxMessage)
 }
 
 func dnsReason(err *net.DNSError) string {

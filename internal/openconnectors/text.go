@@ -53,18 +53,22 @@ var (
 // date of birth or an account rather than the code of an error.
 const longNumber = 6
 
-// redact takes out of a text what may name a person, a request or a secret:
-// addresses, long numbers, and opaque words such as tokens and request ids.
-func redact(text string) string {
+// conceal takes out of a text what may be a secret or name a person or a
+// request: addresses, and opaque words such as tokens and request ids.
+func conceal(text string) string {
 	text = urls.ReplaceAllString(text, ellipsis)
 	text = emails.ReplaceAllString(text, ellipsis)
-	text = opaque.ReplaceAllStringFunc(text, func(word string) string {
+	return opaque.ReplaceAllStringFunc(text, func(word string) string {
 		if strings.ContainsAny(word, "0123456789") {
 			return ellipsis
 		}
 		return word
 	})
-	return numbers.ReplaceAllStringFunc(text, func(number string) string {
+}
+
+// redact conceals, and takes long numbers out too.
+func redact(text string) string {
+	return numbers.ReplaceAllStringFunc(conceal(text), func(number string) string {
 		if digits(number) >= longNumber {
 			return ellipsis
 		}
