@@ -83,7 +83,7 @@ type BulkJobSource struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[a-f0-9]{64}$`
 	SHA256 string `json:"sha256,omitempty"`
-	// Compression of the stored source. It is undone on the way; the endpoint gets the plain file.
+	// Compression of the stored source. It is undone on the way; the endpoint gets the plain file. Default: None.
 	// +optional
 	// +kubebuilder:default=None
 	Compression Compression `json:"compression,omitempty"`
@@ -191,11 +191,11 @@ type BulkJobSpec struct {
 	// Source of the rows: exactly one of configMap, secret and objectStore.
 	Source BulkJobSource `json:"source"`
 	// Format of the file. CSV: a header row with the object's field names, commas, RFC 4180 quoting, UTF-8.
-	// JSON: one object per line, or an array of objects.
+	// JSON: one object per line, or an array of objects. Default: CSV.
 	// +optional
 	// +kubebuilder:default=CSV
 	Format Format `json:"format,omitempty"`
-	// Action for each row: Create makes a record, Upsert updates the record whose keyField matches and makes one where none does.
+	// Action for each row: Create makes a record, Upsert updates the record whose keyField matches and makes one where none does. Default: Create.
 	// +optional
 	// +kubebuilder:default=Create
 	Action Action `json:"action,omitempty"`
@@ -221,7 +221,7 @@ type BulkJobSpec struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^/[ -~]*$`
 	Path string `json:"path,omitempty"`
-	// MaxFailedRows that the endpoint may report before a COMPLETE load counts as Failed: a number, or a percentage such as "5%".
+	// MaxFailedRows that the endpoint may report before a COMPLETE load counts as Failed: a number, or a percentage such as "5%". Default: 0.
 	// +optional
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:XIntOrString
@@ -229,11 +229,11 @@ type BulkJobSpec struct {
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 2147483647 : string(self).matches('^(100|[1-9]?[0-9])%$')",message="a number of rows from 0, or a percentage from 0% to 100%"
 	MaxFailedRows *intstr.IntOrString `json:"maxFailedRows,omitempty"`
 	// ObjectCheck: Enforce refuses an object that the connector did not list; Warn sends all the same.
-	// The real endpoint takes a file for an unknown object and fails every row.
+	// The real endpoint takes a file for an unknown object and fails every row. Default: Enforce.
 	// +optional
 	// +kubebuilder:default=Enforce
 	ObjectCheck ObjectCheck `json:"objectCheck,omitempty"`
-	// DuplicatePolicy for content that was loaded before: Accept ends Complete, Fail ends Failed. Nothing is sent either way.
+	// DuplicatePolicy for content that was loaded before: Accept ends Complete, Fail ends Failed. Nothing is sent either way. Default: Accept.
 	// +optional
 	// +kubebuilder:default=Accept
 	DuplicatePolicy DuplicatePolicy `json:"duplicatePolicy,omitempty"`
@@ -242,7 +242,7 @@ type BulkJobSpec struct {
 	// +kubebuilder:validation:MaxLength=128
 	SendToken string `json:"sendToken,omitempty"`
 	// BackoffLimit is how often the endpoint may refuse the file before the job fails.
-	// Attempts that never reached it are not counted.
+	// Attempts that never reached it are not counted. Default: 6.
 	// +optional
 	// +kubebuilder:default=6
 	// +kubebuilder:validation:Minimum=0
@@ -265,12 +265,12 @@ type BulkJobSpec struct {
 	// Cancel the load, at the endpoint too if it was taken there. Rows that were written stay written.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
-	// DeletionPolicy for a running load whose last job is deleted: Orphan lets it run to its end, Cancel cancels it, best effort.
+	// DeletionPolicy for a running load whose last job is deleted: Orphan lets it run to its end, Cancel cancels it, best effort. Default: Orphan.
 	// +optional
 	// +kubebuilder:default=Orphan
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 	// OnUnknown: Hold waits for a person when it cannot be known whether the endpoint took the file;
-	// Resend sends again, and is allowed for Upsert with a keyField only.
+	// Resend sends again, and is allowed for Upsert with a keyField only. Default: Hold.
 	// +optional
 	// +kubebuilder:default=Hold
 	OnUnknown OnUnknown `json:"onUnknown,omitempty"`

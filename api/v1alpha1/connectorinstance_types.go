@@ -41,13 +41,13 @@ type Callback struct {
 
 // ConnectorLimits bound what this connector is asked at once.
 type ConnectorLimits struct {
-	// MaxConcurrentUploads to this connector.
+	// MaxConcurrentUploads to this connector. Default: 4.
 	// +optional
 	// +kubebuilder:default=4
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	MaxConcurrentUploads int32 `json:"maxConcurrentUploads,omitempty"`
-	// RequestsPerSecond to this connector, uploads and polls together.
+	// RequestsPerSecond to this connector, uploads and polls together. Default: 10.
 	// +optional
 	// +kubebuilder:default=10
 	// +kubebuilder:validation:Minimum=1
@@ -58,13 +58,13 @@ type ConnectorLimits struct {
 // Polling bounds the time between two looks at a running job. Within the bounds it is 12 % of the time that the job has run.
 // +kubebuilder:validation:XValidation:rule="!has(self.minIntervalSeconds) || !has(self.maxIntervalSeconds) || self.minIntervalSeconds <= self.maxIntervalSeconds",message="minIntervalSeconds must not exceed maxIntervalSeconds"
 type Polling struct {
-	// MinIntervalSeconds between two polls.
+	// MinIntervalSeconds between two polls. Default: 2.
 	// +optional
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=3600
 	MinIntervalSeconds int32 `json:"minIntervalSeconds,omitempty"`
-	// MaxIntervalSeconds between two polls.
+	// MaxIntervalSeconds between two polls. Default: 300.
 	// +optional
 	// +kubebuilder:default=300
 	// +kubebuilder:validation:Minimum=1
@@ -103,14 +103,15 @@ type ConnectorInstanceSpec struct {
 	// +optional
 	Callback *Callback `json:"callback,omitempty"`
 	// JobListing says how far GET /bulk/jobs can be trusted: Authoritative lists every job at once, Advisory may miss one, None is not asked.
+	// Default: Advisory.
 	// +optional
 	// +kubebuilder:default=Advisory
 	JobListing JobListing `json:"jobListing,omitempty"`
-	// Deduplication: Attempt if the endpoint answers a repeated token with the first job's id, as the bundled endpoint does.
+	// Deduplication: Attempt if the endpoint answers a repeated token with the first job's id, as the bundled endpoint does. Default: None.
 	// +optional
 	// +kubebuilder:default=None
 	Deduplication Deduplication `json:"deduplication,omitempty"`
-	// TruncatedUploads: Refused if the endpoint makes no job of a file that was cut off.
+	// TruncatedUploads: Refused if the endpoint makes no job of a file that was cut off. Default: Refused.
 	// +optional
 	// +kubebuilder:default=Refused
 	TruncatedUploads TruncatedUploads `json:"truncatedUploads,omitempty"`
@@ -129,7 +130,7 @@ type ConnectorInstanceSpec struct {
 	// TLS says how the endpoint's certificate is verified. Unset: by the system's certificates.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
-	// DiscoveryIntervalSeconds between two looks at the endpoint and its list of objects.
+	// DiscoveryIntervalSeconds between two looks at the endpoint and its list of objects. Default: 600.
 	// +optional
 	// +kubebuilder:default=600
 	// +kubebuilder:validation:Minimum=10
