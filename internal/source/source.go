@@ -17,14 +17,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
 )
 
 const (
-	// UseLabel is the label by which a Secret opts in to being read, so that who may write BulkJobs can't read others'
-	// Secrets through them.
-	UseLabel = "bulkjob.dev/use"
-	// UseSource is its value for a Secret that holds a source.
-	UseSource = "source"
 	// MaxValueBytes bounds a stored value, 1 MiB, as the API server bounds a whole ConfigMap or Secret.
 	MaxValueBytes = 1 << 20
 
@@ -78,7 +75,7 @@ type Error struct {
 	Message string // names the object and the key and says what to do; never content
 }
 
-func (e *Error) Error() string { return e.Message }
+func (e *Error) Error() string { return "cannot use the source: " + e.Message }
 
 func refuse(reason Reason, format string, args ...any) error {
 	return &Error{Reason: reason, Message: fmt.Sprintf(format, args...)}
@@ -95,7 +92,7 @@ func Resolve(ctx context.Context, reader client.Reader, namespace string, ref Re
 	case ref.Secret != nil && ref.ConfigMap == nil && !ref.ObjectStore:
 		return resolveSecret(ctx, reader, types.NamespacedName{Namespace: namespace, Name: ref.Secret.Name}, ref)
 	default:
-		return nil, refuse(SourceNotSupported, "cannot tell the source: name exactly one of configMap, secret and objectStore")
+		return nil, refuse(SourceNotSupported, "it must be exactly one of configMap, secret and objectStore")
 	}
 }
 
@@ -107,10 +104,10 @@ func resolveConfigMap(ctx context.Context, reader client.Reader, name types.Name
 	}
 	key := ref.ConfigMap.Key
 	if text, found := cm.Data[key]; found {
-		return pin(what, key, []byte(text), ref)
+		return pin(what, key, []byte(text), ref, false)
 	}
 	if value, found := cm.BinaryData[key]; found {
-		return pin(what, key, value, ref)
+		return pin(what, key, value, ref, false)
 	}
 	keys := slices.Concat(slices.Collect(maps.Keys(cm.Data)), slices.Collect(maps.Keys(cm.BinaryData)))
 	return nil, refuse(SourceKeyNotFound, "%s has no key %q: %s", what, key, listKeys(keys))
@@ -122,19 +119,16 @@ func resolveSecret(ctx context.Context, reader client.Reader, name types.Namespa
 	if err := reader.Get(ctx, name, &secret); err != nil {
 		return nil, getError(what, err)
 	}
-	if secret.Labels[UseLabel] != UseSource {
-		return nil, refuse(SourceNotPermitted, "%s may not be read: its owner must label it %s=%s", what, UseLabel, UseSource)
+	// Without the label, who may write BulkJobs could read others' Secrets through them.
+	if secret.Labels[v1alpha1.LabelUse] != v1alpha1.UseSource {
+		return nil, refuse(SourceNotPermitted, "%s may not be read: its owner must label it %s=%s",
+			what, v1alpha1.LabelUse, v1alpha1.UseSource)
 	}
 	value, found := secret.Data[ref.Secret.Key]
 	if !found {
 		return nil, refuse(SourceKeyNotFound, "%s has no key %q: correct the key or add it", what, ref.Secret.Key)
 	}
-	pinned, err := pin(what, ref.Secret.Key, value, ref)
-	if err != nil {
-		return nil, err
-	}
-	pinned.Sensitive = true
-	return pinned, nil
+	return pin(what, ref.Secret.Key, value, ref, true)
 }
 
 func getError(what string, err error) error {
@@ -161,7 +155,7 @@ func listKeys(keys []string) string {
 }
 
 // pin checks a stored value against ref and holds it in memory from here on.
-func pin(what, key string, value []byte, ref Ref) (*Pinned, error) {
+func pin(what, key string, value []byte, ref Ref, sensitive bool) (*Pinned, error) {
 	what = fmt.Sprintf("key %q of %s", key, what)
 	switch {
 	case len(value) == 0:
@@ -172,21 +166,29 @@ func pin(what, key string, value []byte, ref Ref) (*Pinned, error) {
 	sum := sha256.Sum256(value)
 	digest := hex.EncodeToString(sum[:])
 	if ref.SHA256 != "" && !strings.EqualFold(ref.SHA256, digest) {
-		return nil, refuse(ContentMismatch, "%s isn't the content that spec.source.sha256 names: correct one of them", what)
+		return nil, mismatch(what, digest, sensitive)
 	}
 	open, err := opener(what, value, ref)
 	if err != nil {
 		return nil, err
 	}
-	pinned := &Pinned{Size: int64(len(value)), Content: "sha256:" + digest, SHA256: digest, Open: open}
+	pinned := &Pinned{Size: int64(len(value)), Content: "sha256:" + digest, SHA256: digest, Sensitive: sensitive, Open: open}
 	if compressed(ref.Compression) {
 		pinned.Size = -1
 	}
 	return pinned, nil
 }
 
+func mismatch(what, digest string, sensitive bool) error {
+	if sensitive {
+		return refuse(ContentMismatch, "%s isn't the content that spec.source.sha256 names: correct one of them", what)
+	}
+	return refuse(ContentMismatch, "%s isn't the content that spec.source.sha256 names, its digest is %s: correct one of them",
+		what, digest)
+}
+
 func plainOpener(value []byte) func(context.Context) (io.ReadCloser, error) {
 	return func(ctx context.Context) (io.ReadCloser, error) {
-		return &stream{ctx: ctx, r: bytes.NewReader(value), left: int64(len(value))}, nil
+		return &stream{ctx: ctx, r: bytes.NewReader(value)}, nil
 	}
 }

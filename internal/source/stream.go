@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -56,7 +56,7 @@ func opener(what string, value []byte, ref Ref) (func(context.Context) (io.ReadC
 	return func(ctx context.Context) (io.ReadCloser, error) {
 		r, err := decompress(ref.Compression, bytes.NewReader(value))
 		if err != nil {
-			return nil, refuse(SourceUnreadable, "cannot decompress %s: %v", what, err)
+			return nil, faulty(what, err)
 		}
 		return &stream{ctx: ctx, r: r, what: what, left: limit, limit: limit}, nil
 	}, nil
@@ -76,8 +76,8 @@ type stream struct {
 	ctx   context.Context
 	r     io.Reader
 	what  string
-	left  int64
-	limit int64 // 0: the bytes are in memory as they are
+	left  int64 // bytes until limit
+	limit int64 // 0: none, the bytes are in memory as they are
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -92,9 +92,16 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, refuse(SourceTooLarge, "%s is larger than %d bytes when decompressed", s.what, s.limit)
 	}
 	if err != nil && err != io.EOF {
-		return n, fmt.Errorf("%w", refuse(SourceUnreadable, "cannot decompress %s: %v", s.what, err))
+		return n, faulty(s.what, err)
 	}
 	return n, err
+}
+
+func faulty(what string, err error) error {
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		return refuse(SourceUnreadable, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", what, maxWindow)
+	}
+	return refuse(SourceUnreadable, "%s is faulty compressed data (%v): store it again", what, err)
 }
 
 func (s *stream) Close() error {
