@@ -1,0 +1,158 @@
+# "make" alone lists the targets. Nothing has to be configured: what is missing is built or downloaded, pinned, and kept
+# in bin/ or, for the control plane, in the user's cache.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+IMG          ?= bulkjob-operator:dev
+ENDPOINT_IMG ?= bulk-endpoint:dev
+VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME     ?= 30s
+CONTAINER    ?= docker
+TARGET       ?= memory
+KEEP         ?=
+
+BIN       := bin
+# A compiler that collects no garbage is a fifth faster; the limit is per process. Equal flags share one build cache.
+COMPILE   := GOGC=off GOMEMLIMIT=5GiB CGO_ENABLED=0 go
+GENERATED := api config/crd/bases config/rbac docs/reference.md
+# A kubectl of the user's own is preferred; the control plane's does as well. Looked up only where it is used.
+KUBECTL   ?= $(or $(shell command -v kubectl),$(lastword $(shell hack/controlplane.sh))/kubectl)
+say       = @printf '\n==> %s\n' "$(1)"
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s:\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## See a CSV arrive: control plane, operator, endpoint, ten contacts. TARGET=memory|postgresql, KEEP=1 to explore.
+	$(call say,Getting the control plane and the demo ready)
+	@$(COMPILE) build -trimpath -o $(BIN)/demo ./hack/demo
+	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); export KUBEBUILDER_ASSETS; \
+	if [ '$(TARGET)' = postgresql ]; then PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); fi; \
+	TARGET='$(TARGET)' KEEP='$(KEEP)' exec $(BIN)/demo
+
+.PHONY: run
+run: ## Run the operator here against the cluster of your kubeconfig (make install first).
+	go run ./cmd/manager $(ARGS)
+
+##@ Develop
+
+.PHONY: build
+build: ## Build bin/manager and bin/bulk-endpoint.
+	$(call say,Building the manager and the endpoint (minutes with an empty Go cache))
+	@$(COMPILE) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/manager ./cmd/bulk-endpoint
+
+.PHONY: generate
+generate: $(BIN)/controller-gen ## Generate the deep copies of the API types.
+	$(BIN)/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: $(BIN)/controller-gen ## Generate the CRDs and the operator's role.
+	$(BIN)/controller-gen crd rbac:roleName=manager-role paths=./... \
+		output:crd:artifacts:config=config/crd/bases output:rbac:artifacts:config=config/rbac
+
+.PHONY: docs
+docs: $(BIN)/crd-ref-docs ## Generate docs/reference.md.
+	$(BIN)/crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/crd-ref-docs.yaml \
+		--renderer=markdown --output-path=docs/reference.md
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint ## Format the code and order the imports.
+	$(BIN)/golangci-lint fmt ./...
+
+.PHONY: vet
+vet: ## Run go vet.
+	go vet ./...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## Run the linters of .golangci.yml.
+	$(call say,Linting (minutes with an empty cache))
+	@CGO_ENABLED=0 GOFLAGS="-trimpath $$(go env GOFLAGS)" $(BIN)/golangci-lint run ./...
+
+.PHONY: controlplane
+controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line printed is their directory.
+	@hack/controlplane.sh
+
+.PHONY: test
+test: ## Run every test, with a real control plane and a real PostgreSQL; prints the coverage.
+	$(call say,Getting a control plane and PostgreSQL ready)
+	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); \
+	export KUBEBUILDER_ASSETS PATH; \
+	printf '\n==> Compiling and testing, race detector on (minutes with an empty Go cache)\n'; \
+	go test -race -timeout 20m -coverprofile=coverage.out ./...; \
+	printf '\n==> Testing the control plane itself\n'; \
+	if [ -x "$$KUBEBUILDER_ASSETS/controlplane" ]; then go -C hack/controlplane/acceptance test -count=1 .; \
+	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
+	printf '\n==> Coverage, without generated code\n'; \
+	grep -v zz_generated coverage.out >coverage.written.out; \
+	go tool cover -func=coverage.written.out | tail -n 1
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s).
+	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r package; do \
+		for target in $$(go test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
+			printf '\n==> %s %s\n' "$$package" "$$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+		done; \
+	done
+
+.PHONY: verify
+verify: ## Fail if generated code, manifests or docs are stale; they are fresh afterwards.
+	$(call say,Generating all anew and comparing)
+	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; tar cf - $(GENERATED) | tar xf - -C "$$before"; \
+	$(MAKE) generate manifests docs; stale=0; \
+	for path in $(GENERATED); do diff -ru "$$before/$$path" "$$path" || stale=1; done; \
+	if [ $$stale = 1 ]; then echo 'Stale: the lines above were generated just now. Look at them and commit them.'; exit 1; fi; \
+	echo 'Fresh: generated code, manifests and reference.'
+
+.PHONY: clean
+clean: ## Remove what was built here (the control plane in the user's cache stays).
+	rm -rf bin dist coverage.out coverage.written.out
+
+##@ Deploy
+
+.PHONY: docker-build
+docker-build: ## Build the images IMG and ENDPOINT_IMG.
+	$(CONTAINER) build --build-arg VERSION=$(VERSION) --target manager --tag $(IMG) .
+	$(CONTAINER) build --build-arg VERSION=$(VERSION) --target bulk-endpoint --tag $(ENDPOINT_IMG) .
+
+.PHONY: build-installer
+build-installer: ## Write dist/install.yaml, with IMG as the operator's image.
+	@mkdir -p dist
+	@$(KUBECTL) kustomize config/default | sed 's|image: controller:latest|image: $(IMG)|' >dist/install.yaml
+	@echo "dist/install.yaml: kubectl apply --server-side -f dist/install.yaml"
+
+.PHONY: install
+install: ## Install the CRDs into the cluster of your kubeconfig.
+	$(KUBECTL) apply --server-side -k config/crd
+
+.PHONY: uninstall
+uninstall: ## Delete the CRDs with every job and every receipt, that is, forget what was loaded. Needs CONFIRM=yes.
+	@if [ '$(CONFIRM)' != yes ]; then \
+		echo 'This deletes every receipt: data that was loaded once would be sent again. CONFIRM=yes if you mean it.'; exit 1; fi
+	$(KUBECTL) delete --ignore-not-found -k config/crd
+
+.PHONY: deploy
+deploy: build-installer ## Install the operator and its CRDs into the cluster of your kubeconfig, with IMG.
+	$(KUBECTL) apply --server-side -f dist/install.yaml
+
+.PHONY: undeploy
+undeploy: build-installer ## Remove the operator, but leave the CRDs, the jobs and the receipts.
+	@awk 'BEGIN {RS = "---\n"; ORS = "---\n"} !/\nkind: CustomResourceDefinition\n/' dist/install.yaml | \
+		$(KUBECTL) delete --ignore-not-found -f -
+
+# Tools, each built once per change of the versions pinned in hack/tools.
+$(BIN)/controller-gen: PACKAGE := sigs.k8s.io/controller-tools/cmd/controller-gen
+$(BIN)/crd-ref-docs: PACKAGE := github.com/elastic/crd-ref-docs
+$(BIN)/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(BIN)/controller-gen $(BIN)/crd-ref-docs: hack/tools/go.mod
+$(BIN)/golangci-lint: hack/tools/lint/go.mod
+$(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/golangci-lint:
+	$(call say,Building $(@F))
+	@$(COMPILE) -C $(<D) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ $(PACKAGE)
+	@touch $@
