@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"bulkjob.dev/operator/internal/endpoint"
+	"bulkjob.dev/operator/internal/endpoint/memory"
+	"bulkjob.dev/operator/internal/endpoint/postgresql"
+	"bulkjob.dev/operator/internal/openconnectors"
+)
+
+const maxSecretBytes = 64 << 10
+
+// config is what flags, environment and mounted files say.
+type config struct {
+	endpoint.Options
+
+	connector   string
+	objects     []string
+	databaseURL string
+	schema      string
+	memoryRows  int
+	maxErrors   int
+	instanceID  int64
+
+	address         string
+	portFile        string
+	tlsCert, tlsKey string
+}
+
+// secrets are read from the environment or from files, never from flags, which every user of a machine can read.
+var secrets = []struct {
+	name, usage string
+	to          func(*config) *string
+}{
+	{"element-token", "the element token that clients must send (required)", func(c *config) *string { return &c.ElementToken }},
+	{"user-secret", "the user secret that clients must send (required)", func(c *config) *string { return &c.UserSecret }},
+	{"organization-secret", "the organization secret, compared with clients that send one", func(c *config) *string { return &c.OrganizationSecret }},
+	{"signature-key", "the key that signs notifications", func(c *config) *string { return &c.SignatureKey }},
+	{"database-url", "the URL of the PostgreSQL database", func(c *config) *string { return &c.databaseURL }},
+}
+
+func variable(name string) string {
+	return "BULK_ENDPOINT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+func configure(args []string, env func(string) string) (*config, error) {
+	c := &config{}
+	flags := flag.NewFlagSet("bulk-endpoint", flag.ContinueOnError)
+	c.bind(flags)
+	logFormat := flags.String("log-format", "text", "text or json")
+	files := make([]*string, len(secrets))
+	for i, secret := range secrets {
+		files[i] = flags.String(secret.name+"-file", "", "`file` with "+secret.usage+"; else $"+variable(secret.name))
+	}
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("cannot understand the argument %q", flags.Arg(0))
+	}
+	for i, secret := range secrets {
+		value, err := readSecret(*files[i], env(variable(secret.name)))
+		if err != nil {
+			return nil, err
+		}
+		*secret.to(c) = value
+	}
+	log, err := newLog(*logFormat)
+	c.Log = log
+	return c, errors.Join(err, c.check())
+}
+
+func (c *config) bind(flags *flag.FlagSet) {
+	flags.StringVar(&c.connector, "connector", "memory", "memory or postgresql")
+	flags.Func("objects", "comma-separated `names` of the objects (memory: default the vendor's five; postgresql: default all tables)", list(&c.objects))
+	flags.StringVar(&c.schema, "postgresql-schema", "public", "schema whose tables are the objects")
+	flags.IntVar(&c.memoryRows, "memory-max-rows", 100_000, "rows that the memory connector holds in all")
+	flags.Int64Var(&c.instanceID, "memory-instance-id", 0, "instance id of the memory connector; 0 picks a new one at each start")
+	flags.IntVar(&c.maxErrors, "max-row-errors", 10_000, "row errors kept per job; all are counted")
+
+	flags.StringVar(&c.address, "listen", "127.0.0.1:8080", "address to listen on; port 0 picks one")
+	flags.StringVar(&c.portFile, "port-file", "", "`file` to write the actual address to once listening")
+	flags.StringVar(&c.tlsCert, "tls-cert", "", "`file` with the certificate chain; plain HTTP without one")
+	flags.StringVar(&c.tlsKey, "tls-key", "", "`file` with the certificate's key")
+	flags.StringVar(&c.BasePath, "base-path", "/elements/api-v2", "path before all routes")
+	flags.StringVar((*string)(&c.Dialect), "dialect", string(endpoint.DialectSeed), fmt.Sprintf("spelling of jobs, one of %v", endpoint.Dialects))
+	flags.Func("callback-hosts", "comma-separated `hosts` (host or host:port) that may be notified; by default none", list(&c.CallbackHosts))
+
+	flags.StringVar(&c.SpoolDir, "spool-dir", "", "`folder` for uploads until they are loaded (postgresql: required, and must survive restarts)")
+	flags.Int64Var(&c.MaxUploadBytes, "max-upload-bytes", openconnectors.MaxUploadBytes, "size of one file; beyond it 429")
+	flags.Int64Var(&c.MaxSpoolBytes, "max-spool-bytes", 20_000_000_000, "size of all files in the spool folder; beyond it 429")
+	flags.IntVar(&c.MaxUploads, "max-uploads", 8, "uploads received at once; beyond it 429")
+	flags.DurationVar(&c.UploadTimeout, "upload-timeout", time.Hour, "time for one upload")
+	flags.IntVar(&c.Workers, "workers", 2, "jobs loaded at once, each of another object")
+	flags.DurationVar(&c.ProcessingDelay, "processing-delay", 0, "time spent in CREATED and again in RUNNING before rows are loaded")
+	flags.DurationVar(&c.Retention, "retention", 0, "time after which ended jobs, their errors and tokens are forgotten; 0 keeps them")
+	flags.DurationVar(&c.ShutdownGrace, "shutdown-grace", 20*time.Second, "time for batches and requests at hand when told to stop")
+}
+
+func list(to *[]string) func(string) error {
+	return func(text string) error {
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				*to = append(*to, item)
+			}
+		}
+		return nil
+	}
+}
+
+// readSecret prefers the file, and takes one line end off it.
+func readSecret(path, fromEnv string) (string, error) {
+	if path == "" {
+		return fromEnv, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read a secret: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	text, err := io.ReadAll(io.LimitReader(file, maxSecretBytes))
+	if err != nil {
+		return "", fmt.Errorf("cannot read a secret: %w", err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+}
+
+func newLog(format string) (*slog.Logger, error) {
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, nil)), nil
+	}
+	return nil, fmt.Errorf("cannot log as %q: -log-format is text or json", format)
+}
+
+func (c *config) check() error {
+	switch {
+	case c.connector != "memory" && c.connector != "postgresql":
+		return fmt.Errorf("cannot use connector %q: it is memory or postgresql", c.connector)
+	case c.connector == "postgresql" && c.databaseURL == "":
+		return fmt.Errorf("cannot use postgresql without $%s or -database-url-file", variable("database-url"))
+	case c.connector == "postgresql" && c.SpoolDir == "":
+		return errors.New("cannot use postgresql without -spool-dir: jobs resume from it after a crash")
+	case (c.tlsCert == "") != (c.tlsKey == ""):
+		return errors.New("cannot serve TLS with only one of -tls-cert and -tls-key")
+	case min(c.MaxUploadBytes, c.MaxSpoolBytes, int64(c.MaxUploads), int64(c.Workers), int64(c.memoryRows), int64(c.maxErrors)) < 1:
+		return errors.New("cannot use a limit below 1")
+	}
+	return nil
+}
+
+// connect opens the connector, and returns what closes it.
+func (c *config) connect(ctx context.Context) (func(), error) {
+	if c.connector == "memory" {
+		c.Connector = memory.New(memory.Options{
+			Objects: c.objects, MaxRows: c.memoryRows, MaxErrors: c.maxErrors, InstanceID: c.instanceID,
+		})
+		if c.SpoolDir != "" {
+			return func() {}, nil
+		}
+		dir, err := os.MkdirTemp("", "bulk-endpoint-")
+		if err != nil {
+			return nil, fmt.Errorf("cannot make a spool folder: %w", err)
+		}
+		c.SpoolDir = dir
+		return func() { _ = os.RemoveAll(dir) }, nil
+	}
+	opened, err := postgresql.Open(ctx, postgresql.Options{
+		URL: c.databaseURL, Schema: c.schema, Objects: c.objects, Loads: c.Workers, MaxErrors: c.maxErrors, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Connector = opened
+	return opened.Close, nil
+}
+
+// listen opens the port, and only then writes its address, as a whole, for those who wait for it.
+func (c *config) listen() (net.Listener, error) {
+	listener, err := net.Listen("tcp", c.address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	if c.portFile == "" {
+		return listener, nil
+	}
+	fresh := filepath.Clean(c.portFile) + ".new"
+	err = os.WriteFile(fresh, []byte(listener.Addr().String()+"\n"), 0o644)
+	if err == nil {
+		err = os.Rename(fresh, c.portFile)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot write the port file: %w", err), listener.Close())
+	}
+	return listener, nil
+}
