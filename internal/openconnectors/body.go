@@ -164,6 +164,9 @@ func (b *body) ask() error {
 			return b.fail(err)
 		}
 	}
+	if b.ctx.Err() != nil { // it may have ended just now, and nobody have said so yet
+		return b.fail(context.Cause(b.ctx))
+	}
 	b.allowed = true
 	return nil
 }

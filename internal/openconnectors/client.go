@@ -23,7 +23,7 @@ const (
 // many goroutines at once.
 type Client struct {
 	root    *url.URL
-	creds   *Credentials // a pointer, so that printing a Client shows an address at most
+	creds   func() Credentials // a function, so that no way of printing a Client shows them
 	invalid error
 	read    http.RoundTripper
 	submit  http.RoundTripper
@@ -37,7 +37,7 @@ type Client struct {
 // SubmitTransport. Neither is ever asked to follow a redirect.
 func New(base *url.URL, hub string, creds Credentials, read, submit http.RoundTripper) *Client {
 	c := &Client{
-		creds:   &creds,
+		creds:   func() Credentials { return creds },
 		read:    bounded{read},
 		submit:  bounded{submit},
 		timeout: readTimeout,
@@ -223,7 +223,7 @@ func (c *Client) request(ctx context.Context, method, template, name string, que
 	if c.invalid != nil {
 		return nil, c.invalid
 	}
-	authorization, err := c.creds.authorization()
+	authorization, err := c.creds().authorization()
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +253,7 @@ func (c *Client) wrap(method, template string, err error) error {
 
 // clean takes our own secrets out first, then what the given function finds.
 func (c *Client) clean(then func(string) string) func(string) string {
-	return func(text string) string { return then(c.creds.scrub(text)) }
+	return func(text string) string { return then(c.creds().scrub(text)) }
 }
 
 // checkName refuses, with ErrName, an id or a name that would change the meaning
