@@ -3,9 +3,7 @@ package csvstream
 import (
 	"bytes"
 	"encoding/csv"
-	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -80,7 +78,7 @@ func parseHeader(row []byte) (*Header, *SyntaxError) {
 	}
 	names, err := csv.NewReader(bytes.NewReader(row)).Read()
 	if err != nil {
-		return nil, &SyntaxError{Problem: "isn't a row of names: " + plainReason(err)}
+		return nil, &SyntaxError{Problem: "isn't a row of names: quote those that hold commas, quotes or line breaks"}
 	}
 	if at := bytes.IndexAny(row, ";\t|"); at >= 0 && len(names) == 1 && row[0] != '"' {
 		return nil, &SyntaxError{Problem: delimiterProblem(row[at])}
@@ -89,18 +87,6 @@ func parseHeader(row []byte) (*Header, *SyntaxError) {
 		return nil, fault
 	}
 	return &Header{Names: names}, nil
-}
-
-// plainReason leaves the line and column out, which encoding/csv counts from the header's first byte.
-func plainReason(err error) string {
-	var parse *csv.ParseError
-	if errors.As(err, &parse) {
-		return parse.Err.Error()
-	}
-	if errors.Is(err, io.EOF) {
-		return "it is blank"
-	}
-	return err.Error()
 }
 
 func checkNames(names []string) *SyntaxError {

@@ -211,12 +211,7 @@ func (r *Reader) scan(p []byte) *SyntaxError {
 func (r *Reader) stretch(m *marks, i int) (next int, ended bool, problem string) {
 	switch r.state {
 	case quoted:
-		end := m.quote(i)
-		if end == len(m.p) {
-			return end, false, ""
-		}
-		r.state = closing
-		return end + 1, false, ""
+		return r.inQuotes(m, i), false, ""
 	case closing:
 		return r.close(m.p[i], i+1)
 	case afterCR:
@@ -230,6 +225,23 @@ func (r *Reader) stretch(m *marks, i int) (next int, ended bool, problem string)
 }
 
 const problemCR = "has a carriage return that doesn't end a line: save the file with LF or CRLF line ends, or quote the field"
+
+// inQuotes takes quoted fields up to the first that isn't followed by another one: a file that quotes everything goes
+// through here a row at a time.
+func (r *Reader) inQuotes(m *marks, i int) (next int) {
+	for {
+		end := m.quote(i)
+		if end == len(m.p) {
+			return end
+		}
+		if rest := m.p[end:]; len(rest) < 3 || rest[1] != ',' || rest[2] != '"' {
+			r.state = closing
+			return end + 1
+		}
+		r.commas++
+		i = end + 3
+	}
+}
 
 // close decides what a quote in a quoted field was, by the byte b that follows it.
 func (r *Reader) close(b byte, next int) (int, bool, string) {

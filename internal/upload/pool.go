@@ -28,8 +28,8 @@ var ErrCut = errors.New("cannot go on: the upload was cut")
 
 // Pool runs uploads, each in its own goroutine, at most one per key.
 type Pool struct {
-	max int
-	log logr.Logger
+	size int
+	log  logr.Logger
 
 	mu      sync.Mutex
 	running map[string]run
@@ -43,12 +43,9 @@ type run struct {
 	cancel context.CancelCauseFunc
 }
 
-// NewPool makes a pool of at most max uploads at once (at least one). Panics of uploads go to log.
-func NewPool(max int, log logr.Logger) *Pool {
-	if max < 1 {
-		max = 1
-	}
-	return &Pool{max: max, log: log, running: map[string]run{}, groups: map[string]int{}}
+// NewPool makes a pool of at most size uploads at once (at least one). Panics of uploads go to log.
+func NewPool(size int, log logr.Logger) *Pool {
+	return &Pool{size: max(size, 1), log: log, running: map[string]run{}, groups: map[string]int{}}
 }
 
 // Start runs fn in its own goroutine if no upload with that key runs, fewer than the pool's maximum run, and fewer
@@ -63,7 +60,7 @@ func (p *Pool) Start(key, group string, groupMax int, fn func(ctx context.Contex
 	if p.closed {
 		return Closed
 	}
-	if len(p.running) >= p.max || groupMax > 0 && p.groups[group] >= groupMax {
+	if len(p.running) >= p.size || groupMax > 0 && p.groups[group] >= groupMax {
 		return Full
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
