@@ -72,7 +72,9 @@ vet: ## Run go vet.
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Run the linters of .golangci.yml.
 	$(call say,Linting (minutes with an empty cache))
-	@CGO_ENABLED=0 GOFLAGS="-trimpath $$(go env GOFLAGS)" $(BIN)/golangci-lint run ./...
+	@export CGO_ENABLED=0 GOFLAGS="-trimpath $$(go env GOFLAGS)"; \
+	$(BIN)/golangci-lint run ./...; \
+	cd hack/controlplane && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...
 
 .PHONY: controlplane
 controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line printed is their directory.

@@ -53,7 +53,7 @@ func up(ctx context.Context, dir string, port int) error {
 		return err
 	}
 	go func() { failed <- runControllers(ctx, config) }()
-	fmt.Printf("ready: export KUBECONFIG=%s\n", kubeconfig)
+	fmt.Fprintf(os.Stdout, "ready: export KUBECONFIG=%s\n", kubeconfig)
 
 	select {
 	case <-ctx.Done():

@@ -21,17 +21,17 @@ func TestDiesWithParent(t *testing.T) {
 	tests := map[string]struct {
 		reason  string
 		program string
-		args    func(t *testing.T, dir string) []string
+		args    func(dir string) []string
 	}{
 		"Up": {
 			reason:  "A killed demo leaves no control plane behind.",
 			program: "controlplane",
-			args:    func(_ *testing.T, dir string) []string { return []string{"up", "--dir", dir} },
+			args:    func(dir string) []string { return []string{"up", "--dir", dir} },
 		},
 		"Etcd": {
 			reason:  "A killed test binary, whose envtest started etcd, leaves none behind.",
 			program: "etcd",
-			args: func(_ *testing.T, dir string) []string {
+			args: func(dir string) []string {
 				return []string{
 					"--data-dir", dir, "--listen-peer-urls", "http://127.0.0.1:0",
 					"--listen-client-urls", "http://127.0.0.1:0", "--advertise-client-urls", "http://127.0.0.1:0",
@@ -41,9 +41,8 @@ func TestDiesWithParent(t *testing.T) {
 		"APIServer": {
 			reason:  "The same holds for the API server that envtest started.",
 			program: "kube-apiserver",
-			args: func(t *testing.T, dir string) []string {
+			args: func(dir string) []string {
 				key := filepath.Join(dir, "token.key")
-				writeKey(t, key)
 				return []string{
 					"--etcd-servers", "http://127.0.0.1:1", "--cert-dir", dir, "--secure-port", "16443",
 					"--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24",
@@ -54,7 +53,9 @@ func TestDiesWithParent(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			output := startOrphan(t, program(t, test.program), test.args(t, t.TempDir()))
+			dir := t.TempDir()
+			writeKey(t, filepath.Join(dir, "token.key"))
+			output := startOrphan(t, program(t, test.program), test.args(dir))
 			if err := output.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 				t.Fatalf("cannot set a deadline: %v", err)
 			}
