@@ -171,3 +171,10 @@ func (p *Pool) Wait(ctx context.Context) error {
 		return fmt.Errorf("cannot wait for %d running uploads: %w", p.Len(), ctx.Err())
 	}
 }
+
+// Free reports whether Start would find a slot for an upload of that group now.
+func (p *Pool) Free(group string, groupMax int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.closed && len(p.running) < p.size && (groupMax <= 0 || p.groups[group] < groupMax)
+}

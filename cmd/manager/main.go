@@ -1,0 +1,82 @@
+// Command manager is the operator: it streams the CSVs that BulkJobs name to
+// their connectors, and shows what became of them.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/controllers"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	o, logging := newOptions(flag.CommandLine), zap.Options{}
+	logging.BindFlags(flag.CommandLine)
+	flag.Parse()
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
+	if err := run(o); err != nil {
+		ctrl.Log.Error(err, "The operator ended")
+		os.Exit(1)
+	}
+}
+
+func run(o *options) error {
+	settings, err := o.controllers()
+	if err != nil {
+		return err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("cannot find the cluster: %w", err)
+	}
+	ctrl.Log.Info("Starting", "version", version)
+	mgr, err := ctrl.NewManager(config, o.manager())
+	if err != nil {
+		return fmt.Errorf("cannot set the manager up: %w", err)
+	}
+	if err := controllers.Setup(mgr, settings); err != nil {
+		return fmt.Errorf("cannot set the controllers up: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// manager is what the flags say about the manager.
+func (o *options) manager() manager.Options {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err) // the types are compiled in: they fit, or nothing does
+		}
+	}
+	metrics := metricsserver.Options{BindAddress: o.metricsAddress, SecureServing: o.metricsSecure, CertDir: o.metricsCerts}
+	if o.metricsSecure {
+		metrics.FilterProvider = controllers.SecureMetrics
+	}
+	return manager.Options{
+		Scheme: scheme, Cache: o.cache(), Client: controllers.ClientOptions(), Metrics: metrics,
+		HealthProbeBindAddress: o.probeAddress,
+		LeaderElection:         o.leaderElect, LeaderElectionID: "bulkjob-operator.bulkjob.dev",
+		LeaderElectionNamespace: o.leaderNamespace, LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout: ptr.To(controllers.GracefulShutdownTimeout),
+	}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"bulkjob.dev/operator/controllers"
+	"bulkjob.dev/operator/internal/dial"
+)
+
+// options are the manager's flags.
+type options struct {
+	metricsAddress  string
+	metricsSecure   bool
+	metricsCerts    string
+	probeAddress    string
+	leaderElect     bool
+	leaderNamespace string
+	namespaces      list
+	maxUploads      int
+	workers         int
+	allowHTTP       bool
+	allowHosts      list
+	allowPrivate    list
+	proxyFromEnv    bool
+}
+
+func newOptions(flags *flag.FlagSet) *options {
+	o := &options{}
+	flags.StringVar(&o.metricsAddress, "metrics-bind-address", "0", "address of the metrics, such as :8443; 0 serves none")
+	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics over https, to those only who may get /metrics")
+	flags.StringVar(&o.metricsCerts, "metrics-cert-dir", "", "directory with tls.crt and tls.key for the metrics; empty: a certificate of its own")
+	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
+	flags.BoolVar(&o.leaderElect, "leader-elect", false, "let one of several replicas work")
+	flags.StringVar(&o.leaderNamespace, "leader-election-namespace", "", "namespace of the lease; empty: the pod's own")
+	flags.Var(&o.namespaces, "namespaces", "namespaces to watch, separated by commas; empty: all")
+	flags.IntVar(&o.maxUploads, "max-uploads", 16, "uploads at once, over all connectors")
+	flags.IntVar(&o.workers, "workers", 20, "reconciles at once, of each kind")
+	flags.BoolVar(&o.allowHTTP, "allow-http", false, "allow connectors without TLS")
+	flags.Var(&o.allowHosts, "allowed-hosts", "hosts that connectors may name, separated by commas, exactly or as *.example.com; empty: any public one")
+	flags.Var(&o.allowPrivate, "allow-private", "private addresses that may be dialled, separated by commas, each with its port: 10.1.0.0/16:443")
+	flags.BoolVar(&o.proxyFromEnv, "proxy-from-environment", false, "use the proxy that HTTPS_PROXY and its kin name")
+	return o
+}
+
+// controllers is what the flags say about the controllers.
+func (o *options) controllers() (controllers.Options, error) {
+	policy := dial.Policy{AllowHTTP: o.allowHTTP, Hosts: o.allowHosts, ProxyFromEnvironment: o.proxyFromEnv}
+	for _, text := range o.allowPrivate {
+		allowance, err := dial.ParseAllowance(text)
+		if err != nil {
+			return controllers.Options{}, fmt.Errorf("cannot read --allow-private: %w", err)
+		}
+		policy.Private = append(policy.Private, allowance)
+	}
+	if o.maxUploads < 1 || o.workers < 1 {
+		return controllers.Options{}, fmt.Errorf("cannot work with --max-uploads %d and --workers %d: both must be 1 or more", o.maxUploads, o.workers)
+	}
+	return controllers.Options{MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy}, nil
+}
+
+func (o *options) cache() cache.Options {
+	c := controllers.CacheOptions()
+	if len(o.namespaces) > 0 {
+		c.DefaultNamespaces = map[string]cache.Config{}
+		for _, name := range o.namespaces {
+			c.DefaultNamespaces[name] = cache.Config{}
+		}
+	}
+	return c
+}
+
+// list is a flag of values that are separated by commas.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(text string) error {
+	*l = nil
+	for _, value := range strings.Split(text, ",") {
+		if value = strings.TrimSpace(value); value != "" {
+			*l = append(*l, value)
+		}
+	}
+	return nil
+}

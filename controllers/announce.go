@@ -1,0 +1,30 @@
+package controllers
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// maxNote bounds an event's note, in bytes.
+const maxNote = 256
+
+// announce tells of what a status write has changed, after it has landed: an
+// event when the endpoint took the file, and one when the job has ended.
+func (r *JobReconciler) announce(before, after *v1alpha1.BulkJob, said verdict) {
+	late := said.reason == v1alpha1.ReasonAlreadyLoaded || said.reason == v1alpha1.ReasonAlreadyFailed || said.reason == v1alpha1.ReasonDuplicate
+	if before.Status.JobID != after.Status.JobID && after.Status.JobID != "" && !late {
+		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSubmitted, "Submit",
+			"the endpoint took the file as its job %s", after.Status.JobID)
+		r.shared.metrics.submitted(after)
+	}
+	if !said.finished() || before.Status.CompletionTime != nil && before.Status.BindingHash == after.Status.BindingHash {
+		return
+	}
+	kind := corev1.EventTypeNormal
+	if said.phase == phaseFailed || late {
+		kind = corev1.EventTypeWarning
+	}
+	r.recorder.Eventf(after, nil, kind, said.reason, "Finish", "%s", truncate(said.message, maxNote))
+	r.shared.metrics.finished(after, said)
+}

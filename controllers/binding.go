@@ -1,0 +1,313 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
+)
+
+// Field indexes of the cache.
+const (
+	indexReceipt    = "status.receipt"         // BulkJob
+	indexConnector  = "spec.connectorRef.name" // BulkJob, unfinished ones
+	indexClaimedFor = "record.claimedFor.uid"  // BulkReceipt
+)
+
+// claimTimeout bounds the write of a claim, which a stop of the operator does not interrupt.
+const claimTimeout = 15 * time.Second
+
+// maxAttempts are kept in a receipt; older ones are folded away.
+const maxAttempts = 10
+
+// bound is the receipt that a job is bound to already, by its status or by the
+// claim that was made for it; nil if it is bound to none.
+func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
+	if job.Status.BindingHash == hash && job.Status.Receipt != "" {
+		receipt := &v1alpha1.BulkReceipt{}
+		err := r.shared.live.Get(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt}, receipt)
+		if apierrors.IsNotFound(err) {
+			return r.restore(ctx, job)
+		}
+		return receipt, err
+	}
+	if job.Status.Receipt != "" {
+		return nil, nil //nolint:nilnil // bound to none is no error
+	}
+	claims, err := r.claims(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	for i := range claims {
+		if claims[i].Record.BindingHash == hash && claims[i].Record.Outcome != v1alpha1.LoadNeverAccepted {
+			receipt := &v1alpha1.BulkReceipt{}
+			err := r.shared.live.Get(ctx, client.ObjectKeyFromObject(&claims[i]), receipt)
+			return receipt, err
+		}
+	}
+	return nil, nil //nolint:nilnil // bound to none is no error
+}
+
+// unended is an earlier load of a job that must end before the next begins; nil if there is none.
+func (r *JobReconciler) unended(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
+	claims, err := r.claims(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	if job.Status.Receipt != "" && job.Status.BindingHash != hash {
+		receipt := v1alpha1.BulkReceipt{}
+		err := r.Get(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt}, &receipt)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		if err == nil {
+			claims = append(claims, receipt)
+		}
+	}
+	for i := range claims {
+		if claims[i].Record.BindingHash != hash && claims[i].Record.Outcome == "" {
+			return &claims[i], nil
+		}
+	}
+	return nil, nil //nolint:nilnil // none is no error
+}
+
+// claims are the receipts that were claimed for a job.
+func (r *JobReconciler) claims(ctx context.Context, job *v1alpha1.BulkJob) ([]v1alpha1.BulkReceipt, error) {
+	list := &v1alpha1.BulkReceiptList{}
+	err := r.List(ctx, list, client.InNamespace(job.Namespace), client.MatchingFields{indexClaimedFor: string(job.UID)})
+	return list.Items, err
+}
+
+// toBindAnew is true if what a job is bound to was never taken, for a reason that is not the job's end.
+func toBindAnew(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
+	record := &receipt.Record
+	if record.Outcome != v1alpha1.LoadNeverAccepted {
+		return false
+	}
+	if record.ClaimedFor.UID != string(job.UID) {
+		return true // it was another job's budget that was used up
+	}
+	switch record.Reason {
+	case v1alpha1.ReasonBackoffLimit, v1alpha1.ReasonDeadline, v1alpha1.ReasonCancelled:
+		return false
+	}
+	return true
+}
+
+// frozen is true if a load has ended for good.
+func frozen(receipt *v1alpha1.BulkReceipt) bool {
+	switch receipt.Record.Outcome {
+	case v1alpha1.LoadSucceeded, v1alpha1.LoadFailed, v1alpha1.LoadCancelled, v1alpha1.LoadAbandoned:
+		return true
+	}
+	return false
+}
+
+// lostStatus is true for the job that a load was made for, if it never came to say so.
+func lostStatus(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
+	return receipt.Record.ClaimedFor.UID == string(job.UID) && job.Status.Receipt == ""
+}
+
+// claim writes the claim to send a load: a new receipt, or a further attempt in
+// one whose load was never taken. Whatever the API server answers, what counts
+// is what it has: it is read back where the answer leaves a doubt.
+func (s *shared) claim(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) error {
+	nonce := randomHex(8)
+	receipt := s.claimed(c, earlier, nonce)
+	s.process.hold(c.key(), nonce, c)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
+	defer cancel()
+	var err error
+	if earlier == nil {
+		err = s.client.Create(ctx, receipt)
+	} else {
+		err = s.client.Update(ctx, receipt)
+	}
+	if err != nil {
+		mine, unclear := s.holds(ctx, c.key(), nonce)
+		switch {
+		case unclear != nil:
+			return fmt.Errorf("cannot see whether the load was claimed: %w", err) // what is in hand stays there: the claim may stand
+		case !mine && (apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err)):
+			s.process.release(c.key(), nonce)
+			return errStale
+		case !mine:
+			s.process.release(c.key(), nonce)
+			return fmt.Errorf("cannot claim the load: %w", err)
+		}
+	}
+	if s.process.isDraining() {
+		s.giveBack(c.key(), nonce)
+	}
+	wake(s.receiptEvents, receipt)
+	return nil
+}
+
+// holds says, from the API server itself, whether the last attempt of a receipt has that nonce.
+func (s *shared) holds(ctx context.Context, key types.NamespacedName, nonce string) (bool, error) {
+	receipt := &v1alpha1.BulkReceipt{}
+	err := s.live.Get(ctx, key, receipt)
+	return err == nil && lastAttempt(receipt).Nonce == nonce, client.IgnoreNotFound(err)
+}
+
+// claimed is the receipt with a new attempt for a consignment.
+func (s *shared) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce string) *v1alpha1.BulkReceipt {
+	receipt := &v1alpha1.BulkReceipt{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.job.Namespace, Name: c.receipt},
+		Spec:       c.identity,
+	}
+	if c.pinned.Sensitive {
+		receipt.Spec.Content = "" // no digest of a Secret is shown
+	}
+	if earlier != nil {
+		receipt = earlier.DeepCopy()
+	}
+	record := &receipt.Record
+	anew := earlier == nil || record.Outcome == v1alpha1.LoadNeverAccepted
+	if anew {
+		record.Rejections = 0
+		record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+	}
+	record.ConnectorRef = c.job.Spec.ConnectorRef
+	record.TargetFingerprint = c.connection.fingerprint
+	record.ClaimedFor = v1alpha1.JobReference{Name: c.job.Name, UID: string(c.job.UID)}
+	record.BindingHash = bindingHash(&c.job.Spec)
+	record.DeletionPolicy = orDefault(c.job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan)
+	appendAttempt(record, v1alpha1.Attempt{
+		Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: s.process.holder,
+		At: metav1.NewMicroTime(s.now()), SubmitTimeoutSeconds: int32(c.timeout() / time.Second),
+	})
+	return receipt
+}
+
+func appendAttempt(record *v1alpha1.BulkReceiptRecord, attempt v1alpha1.Attempt) {
+	record.Attempts = append(record.Attempts, attempt)
+	if surplus := len(record.Attempts) - maxAttempts; surplus > 0 {
+		record.Attempts = record.Attempts[surplus:]
+	}
+}
+
+// restore makes a lost receipt anew from a job's status, if the status says
+// that the load was taken, or may have been. It sends nothing. If the status
+// says nothing of the kind there is nothing to restore.
+func (r *JobReconciler) restore(ctx context.Context, job *v1alpha1.BulkJob) (*v1alpha1.BulkReceipt, error) {
+	receipt := restored(job, r.shared.process.holder, r.shared.now())
+	if receipt == nil {
+		return nil, nil //nolint:nilnil // nothing to restore is no error
+	}
+	ci, found, err := r.shared.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
+	if err != nil {
+		return nil, err
+	}
+	receipt.Spec.Target = ci.Target()
+	receipt.Record.TargetFingerprint = found.fingerprint
+	if err := r.Create(ctx, receipt); err != nil && !apierrors.IsAlreadyExists(err) {
+		return nil, err
+	}
+	err = r.shared.live.Get(ctx, client.ObjectKeyFromObject(receipt), receipt)
+	return receipt, err
+}
+
+// restored is the receipt that a job's status bears witness to; nil if it bears none.
+func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.BulkReceipt {
+	status := &job.Status
+	outcome := v1alpha1.AttemptAccepted
+	switch {
+	case status.Receipt == "":
+		return nil
+	case status.JobID != "":
+	case hasReason(status.Conditions, v1alpha1.ConditionStalled, v1alpha1.ReasonSubmissionUnknown),
+		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonForeignClaim),
+		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonSending):
+		outcome = v1alpha1.AttemptUnknown
+	default:
+		return nil
+	}
+	content := ""
+	if status.Source != nil && status.Source.SHA256 != "" {
+		content = "sha256:" + status.Source.SHA256
+	}
+	at := metav1.NewMicroTime(now)
+	record := v1alpha1.BulkReceiptRecord{
+		ConnectorRef: job.Spec.ConnectorRef, ClaimedFor: v1alpha1.JobReference{Name: job.Name, UID: string(job.UID)},
+		BindingHash: status.BindingHash, DeletionPolicy: orDefault(job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan),
+		Attempts: []v1alpha1.Attempt{{Number: 1, Nonce: "restored", Holder: holder, At: at, EndedAt: &at, SubmitTimeoutSeconds: 1, Outcome: outcome}},
+		Source:   status.Source.DeepCopy(), JobID: status.JobID, State: status.State, SubmitTime: status.SubmitTime, Rows: status.Rows.DeepCopy(),
+	}
+	if outcome == v1alpha1.AttemptUnknown {
+		record.Outcome, record.Message = v1alpha1.LoadUnknown, "its receipt was lost"
+	}
+	if status.CompletionTime != nil {
+		record.Outcome, record.CompletionTime = loadOutcomeOf(status), status.CompletionTime
+	}
+	return &v1alpha1.BulkReceipt{
+		ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: status.Receipt},
+		Spec:       identityOf(&job.Spec, "", content), Record: record,
+	}
+}
+
+// loadOutcomeOf is how the load ended that a finished job speaks of; unset if it may still run.
+func loadOutcomeOf(status *v1alpha1.BulkJobStatus) v1alpha1.LoadOutcome {
+	switch {
+	case openconnectors.Succeeded(status.State):
+		return v1alpha1.LoadSucceeded
+	case openconnectors.Cancelled(status.State):
+		return v1alpha1.LoadCancelled
+	case openconnectors.Terminal(status.State):
+		return v1alpha1.LoadFailed
+	default:
+		return ""
+	}
+}
+
+func hasReason(conditions []metav1.Condition, kind, reason string) bool {
+	for _, c := range conditions {
+		if c.Type == kind {
+			return c.Status == metav1.ConditionTrue && c.Reason == reason
+		}
+	}
+	return false
+}
+
+// jobsOf are the jobs that a load is for: those bound to its receipt by their
+// status, and the one that it was claimed for.
+func (s *shared) jobsOf(ctx context.Context, receipt *v1alpha1.BulkReceipt) ([]*v1alpha1.BulkJob, error) {
+	list := &v1alpha1.BulkJobList{}
+	err := s.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name})
+	if err != nil {
+		return nil, err
+	}
+	jobs := make([]*v1alpha1.BulkJob, 0, len(list.Items)+1)
+	claimer := &v1alpha1.BulkJob{}
+	err = s.client.Get(ctx, types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ClaimedFor.Name}, claimer)
+	switch {
+	case err == nil && string(claimer.UID) == receipt.Record.ClaimedFor.UID:
+		jobs = append(jobs, claimer)
+	case client.IgnoreNotFound(err) != nil:
+		return nil, err
+	}
+	for i := range list.Items {
+		if len(jobs) == 0 || list.Items[i].UID != jobs[0].UID {
+			jobs = append(jobs, &list.Items[i])
+		}
+	}
+	return jobs, nil
+}
+
+// anotherWants is true if any job but this one still stands for the load.
+func anotherWants(jobs []*v1alpha1.BulkJob, this *v1alpha1.BulkJob) bool {
+	for _, job := range jobs {
+		if job.UID != this.UID && job.DeletionTimestamp == nil && !job.Spec.Cancel && !finished(job) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,268 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// quietStart is how long a job that is merely on its way shows nothing: most
+// are at the endpoint by then, and each thing shown is a write.
+const quietStart = 5 * time.Second
+
+// JobReconciler ensures that the receipt of a job's load exists, and mirrors it
+// into the job's status. It sends nothing.
+type JobReconciler struct {
+	client.Client
+	shared   *shared
+	recorder events.EventRecorder
+}
+
+// turn is what one reconcile has come to.
+type turn struct {
+	status   *v1alpha1.BulkJobStatus // nil: nothing to show
+	said     verdict
+	after    time.Duration // 0: some event brings the next reconcile
+	priority int
+}
+
+// +kubebuilder:rbac:groups=bulkjob.dev,resources=bulkjobs,verbs=get;list;watch;delete
+// +kubebuilder:rbac:groups=bulkjob.dev,resources=bulkjobs/status,verbs=patch
+// +kubebuilder:rbac:groups=bulkjob.dev,resources=bulkreceipts,verbs=get;list;watch;create;update
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconcile takes one job one step further.
+func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	job, err := r.current(ctx, req.NamespacedName)
+	if job == nil || err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if finished(job) {
+		return r.expire(ctx, job)
+	}
+	next, err := r.turn(ctx, job)
+	var h *held
+	switch {
+	case errors.As(err, &h):
+		next = r.wait(job, h.verdict)
+	case errors.Is(err, errStale):
+		return requeue(time.Second, prioritySubmit), nil
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	return r.publish(ctx, job, next)
+}
+
+// current is the job to reconcile; nil if there is nothing to do for it. A
+// finished job whose spec was changed is read live, since the cache holds its
+// skeleton only.
+func (r *JobReconciler) current(ctx context.Context, key types.NamespacedName) (*v1alpha1.BulkJob, error) {
+	job := &v1alpha1.BulkJob{}
+	err := r.Get(ctx, key, job)
+	if err == nil && job.Status.CompletionTime != nil && !finished(job) {
+		err = r.shared.live.Get(ctx, key, job)
+	}
+	if err != nil || job.DeletionTimestamp != nil {
+		return nil, err
+	}
+	return job, nil
+}
+
+// finished is true once a job has ended, and its spec was not changed since.
+func finished(job *v1alpha1.BulkJob) bool {
+	return job.Status.CompletionTime != nil && job.Status.ObservedGeneration == job.Generation
+}
+
+// turn says what becomes of a job that has not finished.
+func (r *JobReconciler) turn(ctx context.Context, job *v1alpha1.BulkJob) (turn, error) {
+	hash := bindingHash(&job.Spec)
+	if job.Status.CompletionTime != nil && job.Status.BindingHash == hash {
+		return r.acknowledge(job), nil
+	}
+	receipt, err := r.bound(ctx, job, hash)
+	if err != nil {
+		return turn{}, err
+	}
+	if receipt != nil && !toBindAnew(job, receipt) {
+		return r.follow(ctx, job, receipt, false)
+	}
+	if earlier, err := r.unended(ctx, job, hash); err != nil || earlier != nil {
+		return r.waitFor(job, earlier), err
+	}
+	return r.bind(ctx, job)
+}
+
+// acknowledge is for a finished job of whose spec nothing changed that names the load: its verdict stands.
+func (r *JobReconciler) acknowledge(job *v1alpha1.BulkJob) turn {
+	status := job.Status.DeepCopy()
+	status.ObservedGeneration = job.Generation
+	for i := range status.Conditions {
+		status.Conditions[i].ObservedGeneration = job.Generation
+	}
+	return turn{status: status, priority: priorityExpire}
+}
+
+// bind finds the receipt of the load that a job names now, or claims it.
+func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, error) {
+	now := r.shared.now()
+	switch {
+	case job.Spec.Cancel:
+		return r.say(job, failed(v1alpha1.ReasonCancelled, "cancelled; nothing was sent")), nil
+	case job.Spec.Suspend:
+		return r.say(job, verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; nothing was sent"}), nil
+	case deadlinePassed(job, now):
+		return r.say(job, failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed; nothing was sent")), nil
+	}
+	c, err := r.shared.identify(ctx, job)
+	if err != nil {
+		return turn{}, err
+	}
+	receipt := &v1alpha1.BulkReceipt{}
+	err = r.shared.live.Get(ctx, c.key(), receipt)
+	switch {
+	case apierrors.IsNotFound(err):
+		return r.claim(ctx, c, nil)
+	case err != nil:
+		return turn{}, err
+	case receipt.Spec.Target != c.identity.Target || receipt.Spec.Object != c.identity.Object:
+		return turn{}, refusal(v1alpha1.ReasonReceiptConflict, "BulkReceipt "+c.receipt+" does not hold the load that its name stands for; somebody else wrote it")
+	case receipt.Record.Outcome == v1alpha1.LoadNeverAccepted:
+		return r.claim(ctx, c, receipt)
+	}
+	return r.follow(ctx, job, receipt, frozen(receipt) && !lostStatus(job, receipt))
+}
+
+// claim asks for the right to send a load; with it, the receipt's reconciler goes on.
+func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) (turn, error) {
+	if err := c.check(ctx); err != nil {
+		return turn{}, err
+	}
+	if err := r.shared.admit(ctx, c); err != nil {
+		return turn{}, err
+	}
+	if err := r.shared.claim(ctx, c, earlier); err != nil {
+		return turn{}, err
+	}
+	return turn{said: progressing(v1alpha1.ReasonSending, ""), after: quietStart, priority: prioritySubmit}, nil
+}
+
+// follow mirrors a receipt into the status of a job.
+func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt, late bool) (turn, error) {
+	connector, _, err := r.shared.view(ctx, job.Namespace, receipt.Record.ConnectorRef.Name)
+	if err != nil {
+		return turn{}, err
+	}
+	siblings, err := r.shared.jobsOf(ctx, receipt)
+	if err != nil {
+		return turn{}, err
+	}
+	now := r.shared.now()
+	v := &jobView{
+		job: job, receipt: receipt, connector: connector, late: late, now: now, shared: anotherWants(siblings, job),
+		known: r.shared.process.snapshot(client.ObjectKeyFromObject(receipt), receipt, now),
+	}
+	status, said := mirror(v)
+	if late && !said.finished() {
+		status.Receipt, status.BindingHash = job.Status.Receipt, job.Status.BindingHash // it is bound when it is late for sure
+	}
+	next := turn{status: &status, said: said, after: 10 * time.Minute, priority: priorityFollow}
+	if at, ok := deadline(job); ok && !said.finished() {
+		next.after = min(next.after, max(at.Sub(now), time.Millisecond))
+	}
+	return next, nil
+}
+
+// say shows a verdict about a job that is bound to nothing yet.
+func (r *JobReconciler) say(job *v1alpha1.BulkJob, said verdict) turn {
+	status := *job.Status.DeepCopy()
+	resumed := said.phase != phaseSuspended && isTrue(status.Conditions, v1alpha1.ConditionSuspended)
+	if said.phase == phaseSuspended {
+		status.StartTime = nil
+	} else if status.StartTime == nil || resumed {
+		t := metav1.NewTime(r.shared.now().Truncate(time.Second))
+		status.StartTime = &t
+	}
+	if status.BindingHash != "" && status.BindingHash != bindingHash(&job.Spec) {
+		status.State, status.JobID, status.Source, status.Upload = "", "", nil, nil
+		status.Rows, status.RowErrors, status.SubmitTime = nil, nil, nil
+	}
+	status = settle(job, status, said, r.shared.now())
+	return turn{status: &status, said: said, priority: priorityFollow}
+}
+
+// wait shows what a job waits for, and looks again after a time that grows with the wait.
+func (r *JobReconciler) wait(job *v1alpha1.BulkJob, said verdict) turn {
+	next := r.say(job, said)
+	age := r.shared.now().Sub(job.CreationTimestamp.Time)
+	next.after = min(max(age/10, time.Second), time.Minute)
+	if said.reason == v1alpha1.ReasonUploadSlot {
+		next.after = min(next.after, 2*time.Second)
+	}
+	if at, ok := deadline(job); ok {
+		next.after = min(next.after, max(at.Sub(r.shared.now()), time.Millisecond))
+	}
+	next.priority = prioritySubmit
+	return next
+}
+
+// waitFor is for a job whose spec names other content than the load of it that still runs.
+func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkReceipt) turn {
+	if earlier == nil {
+		return turn{}
+	}
+	wake(r.shared.receiptEvents, earlier)
+	status := settle(job, *job.Status.DeepCopy(), progressing(v1alpha1.ReasonRunningLoad,
+		"the spec names other content now; it is sent when the load "+earlier.Name+" has ended"), r.shared.now())
+	return turn{status: &status, said: progressing(v1alpha1.ReasonRunningLoad, ""), after: quietStart, priority: priorityFollow}
+}
+
+// publish writes the status if it says anything new, in one patch, and tells the rest of the world afterwards.
+func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next turn) (ctrl.Result, error) {
+	if next.status != nil && !r.quiet(job, next.said) && !equality.Semantic.DeepEqual(job.Status, *next.status) {
+		after := job.DeepCopy()
+		after.Status = *next.status
+		if err := r.Status().Patch(ctx, after, client.MergeFrom(job)); err != nil {
+			return ctrl.Result{}, client.IgnoreNotFound(err)
+		}
+		r.announce(job, after, next.said)
+	}
+	if next.said.finished() {
+		return r.expire(ctx, &v1alpha1.BulkJob{ObjectMeta: job.ObjectMeta, Spec: job.Spec, Status: *next.status})
+	}
+	if next.after == 0 {
+		return ctrl.Result{Priority: &next.priority}, nil
+	}
+	if r.quiet(job, next.said) {
+		next.after = min(next.after, time.Second)
+	}
+	return requeue(next.after, next.priority), nil
+}
+
+// quiet is true for a young job that has nothing to say but that it is on its way.
+func (r *JobReconciler) quiet(job *v1alpha1.BulkJob, said verdict) bool {
+	since := job.CreationTimestamp.Time
+	if job.Status.ObservedGeneration > 0 && job.Status.StartTime != nil {
+		since = job.Status.StartTime.Time
+	}
+	return said.phase == phaseProgressing && said.reason != v1alpha1.ReasonSubmitted && said.reason != v1alpha1.ReasonRunningLoad &&
+		job.Status.JobID == "" && r.shared.now().Sub(since) < quietStart
+}
+
+func isTrue(conditions []metav1.Condition, kind string) bool {
+	for _, c := range conditions {
+		if c.Type == kind {
+			return c.Status == metav1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,69 @@
+package controllers
+
+import (
+	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// The times of a stop. The pod's grace period is longer than the manager's
+// timeout, and that is longer than the tail of a submission.
+const (
+	drainGrace = 10 * time.Second // uploads may come to their own end
+	drainTail  = 85 * time.Second // an upload whose boundary is out waits for its answer
+
+	// GracefulShutdownTimeout is how long the manager must wait for what runs in it.
+	GracefulShutdownTimeout = 100 * time.Second
+)
+
+// drainer ends uploads in good order when the operator stops: those that are
+// not whole yet are cut, and recorded as not sent, so that the next process may
+// send them; those that are whole are waited for.
+type drainer struct{ shared *shared }
+
+// Start implements manager.Runnable.
+func (d *drainer) Start(ctx context.Context) error {
+	<-ctx.Done()
+	s, logger := d.shared, ctrl.Log.WithName("drain")
+	s.pool.Close()
+	for key, nonces := range s.process.drain() {
+		for _, nonce := range nonces {
+			s.giveBack(key, nonce)
+		}
+	}
+	if wait(s, drainGrace) == nil {
+		return nil
+	}
+	logger.Info("Cutting uploads that are not whole yet", "uploads", s.pool.Len())
+	s.pool.CutAll(errShutdown)
+	if err := wait(s, drainTail); err != nil {
+		logger.Error(err, "Uploads still wait for their answers", "uploads", s.pool.Len())
+	}
+	return nil
+}
+
+func wait(s *shared, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return s.pool.Wait(ctx)
+}
+
+// giveBack records that a claim of this process was never begun.
+func (s *shared) giveBack(key types.NamespacedName, nonce string) {
+	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
+	defer cancel()
+	receipt := &v1alpha1.BulkReceipt{}
+	if err := s.live.Get(ctx, key, receipt); err != nil || lastAttempt(receipt).Nonce != nonce || lastAttempt(receipt).Outcome != "" {
+		return
+	}
+	last, now := &receipt.Record.Attempts[len(receipt.Record.Attempts)-1], metav1.NewMicroTime(s.now())
+	last.Outcome, last.EndedAt, last.Message = v1alpha1.AttemptNotSent, &now, errShutdown.Error()
+	if err := s.client.Update(ctx, receipt); err != nil {
+		ctrl.Log.WithName("drain").Error(err, "Cannot give a claim back", "receipt", key)
+	}
+}

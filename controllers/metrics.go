@@ -1,0 +1,154 @@
+package controllers
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
+)
+
+// collectTimeout bounds the counting of jobs for one scrape.
+const collectTimeout = 5 * time.Second
+
+// metrics are the operator's own. No label holds the name or the namespace of
+// anything that users make by the thousand.
+type metrics struct {
+	requests          *prometheus.CounterVec
+	requestSeconds    *prometheus.HistogramVec
+	uploadBytes       prometheus.Counter
+	attempts          *prometheus.CounterVec
+	jobsFinished      *prometheus.CounterVec
+	loadsEnded        *prometheus.CounterVec
+	secondsToSubmit   prometheus.Histogram
+	secondsToComplete prometheus.Histogram
+	submissionUnknown prometheus.Counter
+	sentTwice         prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	histogram := func(name, help string) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Name: name, Help: help, NativeHistogramBucketFactor: 1.1, Buckets: prometheus.ExponentialBuckets(0.05, 3, 14)}
+	}
+	counter := func(name, help string) prometheus.CounterOpts { return prometheus.CounterOpts{Name: name, Help: help} }
+	return &metrics{
+		requests:          prometheus.NewCounterVec(counter("bulkjob_endpoint_requests_total", "Requests to endpoints, by action and status code; code 0: no answer."), []string{"action", "code"}),
+		requestSeconds:    prometheus.NewHistogramVec(histogram("bulkjob_endpoint_request_duration_seconds", "Time until an endpoint's answer began, by action."), []string{"action"}),
+		uploadBytes:       prometheus.NewCounter(counter("bulkjob_upload_bytes_total", "Bytes of files that were handed out to endpoints.")),
+		attempts:          prometheus.NewCounterVec(counter("bulkjob_attempts_total", "Attempts to send a file, by outcome."), []string{"outcome"}),
+		jobsFinished:      prometheus.NewCounterVec(counter("bulkjob_finished_total", "BulkJobs that finished, by result and reason."), []string{"result", "reason"}),
+		loadsEnded:        prometheus.NewCounterVec(counter("bulkjob_loads_ended_total", "Loads that the endpoint ended, by outcome."), []string{"outcome"}),
+		secondsToSubmit:   prometheus.NewHistogram(histogram("bulkjob_time_to_submit_seconds", "Time from a BulkJob's creation until the endpoint took its file.")),
+		secondsToComplete: prometheus.NewHistogram(histogram("bulkjob_time_to_complete_seconds", "Time from a BulkJob's creation until it finished.")),
+		submissionUnknown: prometheus.NewCounter(counter("bulkjob_submission_unknown_total", "Loads that are held since it cannot be known whether the endpoint took them.")),
+		sentTwice:         prometheus.NewCounter(counter("bulkjob_sent_twice_total", "Loads that an endpoint took more than once.")),
+	}
+}
+
+func (m *metrics) register(registry prometheus.Registerer, cache client.Reader) error {
+	for _, c := range []prometheus.Collector{
+		m.requests, m.requestSeconds, m.uploadBytes, m.attempts, m.jobsFinished, m.loadsEnded,
+		m.secondsToSubmit, m.secondsToComplete, m.submissionUnknown, m.sentTwice, &jobCollector{cache: cache},
+	} {
+		if err := registry.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metrics) attempted(a *openconnectors.Attempt) {
+	m.attempts.WithLabelValues(string(a.Outcome)).Inc()
+	m.uploadBytes.Add(float64(a.BytesSent))
+	if a.Outcome == openconnectors.Unknown {
+		m.submissionUnknown.Inc()
+	}
+}
+
+func (m *metrics) submitted(job *v1alpha1.BulkJob) {
+	if job.Status.SubmitTime != nil {
+		m.secondsToSubmit.Observe(job.Status.SubmitTime.Sub(job.CreationTimestamp.Time).Seconds())
+	}
+}
+
+func (m *metrics) finished(job *v1alpha1.BulkJob, said verdict) {
+	m.jobsFinished.WithLabelValues(string(said.phase), said.reason).Inc()
+	m.secondsToComplete.Observe(job.Status.CompletionTime.Sub(job.CreationTimestamp.Time).Seconds())
+}
+
+func (m *metrics) loadEnded(record *v1alpha1.BulkReceiptRecord) {
+	m.loadsEnded.WithLabelValues(string(record.Outcome)).Inc()
+}
+
+// instrument counts and times the requests of a transport.
+func (m *metrics) instrument(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(request *http.Request) (*http.Response, error) {
+		start, action := time.Now(), actionOf(request)
+		response, err := next.RoundTrip(request)
+		code := 0
+		if err == nil {
+			code = response.StatusCode
+		}
+		m.requests.WithLabelValues(action, strconv.Itoa(code)).Inc()
+		m.requestSeconds.WithLabelValues(action).Observe(time.Since(start).Seconds())
+		return response, err
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// actionOf names what a request asks for: one of a handful of words, whatever the ids in its path.
+func actionOf(r *http.Request) string {
+	last := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	switch {
+	case r.Method == http.MethodPost:
+		return "submit"
+	case r.Method == http.MethodPut:
+		return "cancel"
+	case last == "status", last == "errors", last == "jobs", last == "objects", last == "ping":
+		return last
+	default:
+		return "other"
+	}
+}
+
+// jobCollector counts the jobs in the cache at each scrape.
+type jobCollector struct{ cache client.Reader }
+
+var jobsDesc = prometheus.NewDesc("bulkjob_jobs", "BulkJobs, by how they stand: Waiting, Running or Finished.", []string{"state"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c *jobCollector) Describe(ch chan<- *prometheus.Desc) { ch <- jobsDesc }
+
+// Collect implements prometheus.Collector.
+func (c *jobCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
+	defer cancel()
+	jobs := &v1alpha1.BulkJobList{}
+	if err := c.cache.List(ctx, jobs, client.UnsafeDisableDeepCopy); err != nil {
+		ch <- prometheus.NewInvalidMetric(jobsDesc, err)
+		return
+	}
+	counts := map[string]float64{"Waiting": 0, "Running": 0, "Finished": 0}
+	for i := range jobs.Items {
+		switch status := &jobs.Items[i].Status; {
+		case status.CompletionTime != nil:
+			counts["Finished"]++
+		case status.JobID != "":
+			counts["Running"]++
+		default:
+			counts["Waiting"]++
+		}
+	}
+	for state, n := range counts {
+		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, n, state)
+	}
+}

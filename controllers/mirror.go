@@ -1,0 +1,284 @@
+package controllers
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// unknownStateAfter is how long a state word that nobody knows may stay before the job is Stalled.
+const unknownStateAfter = 24 * time.Hour
+
+// jobView is all that a job's status depends on.
+type jobView struct {
+	job       *v1alpha1.BulkJob
+	receipt   *v1alpha1.BulkReceipt
+	connector connectorView
+	known     known
+	// late is true if the load had ended before the job asked for it.
+	late bool
+	// shared is true if another job still wants the load.
+	shared bool
+	now    time.Time
+}
+
+// mirror is the status of a job that is bound to a receipt.
+func mirror(v *jobView) (v1alpha1.BulkJobStatus, verdict) {
+	record := &v.receipt.Record
+	said := judge(v)
+	status := *v.job.Status.DeepCopy()
+	status.Receipt = v.receipt.Name
+	status.BindingHash = bindingHash(&v.job.Spec)
+	status.State, status.JobID = record.State, record.JobID
+	status.Rows = record.Rows.DeepCopy()
+	status.Source, status.Upload = record.Source.DeepCopy(), nil
+	status.SubmitTime = record.SubmitTime
+	status.RowErrors = record.RowErrors
+	if record.Outcome == "" && v.known.state != "" {
+		status.State = v.known.state
+		status.Rows = mergeRows(record.Rows, v.known.rows)
+	} else if record.Outcome == "" && v.job.Status.Receipt == v.receipt.Name && v.job.Status.State != "" && record.JobID != "" {
+		status.State, status.Rows = v.job.Status.State, v.job.Status.Rows // shown by an earlier process; the next poll tells
+	}
+	if record.JobID != "" && record.Source != nil && record.Source.Bytes != nil {
+		status.Upload = &v1alpha1.UploadStatus{BytesSent: *record.Source.Bytes, BytesTotal: record.Source.Bytes}
+	}
+	if status.StartTime == nil {
+		status.StartTime = startTime(v)
+	}
+	if v.late {
+		none := int64(0)
+		status.Rows = &v1alpha1.RowCounts{Sent: &none}
+		status.RowErrors, status.SubmitTime, status.Upload = nil, nil, nil
+	}
+	return settle(v.job, status, said, v.now), said
+}
+
+// settle writes a verdict into a status: conditions, observedGeneration, completion time.
+func settle(job *v1alpha1.BulkJob, status v1alpha1.BulkJobStatus, said verdict, now time.Time) v1alpha1.BulkJobStatus {
+	status.ObservedGeneration = job.Generation
+	if said.finished() && job.Spec.TTLSecondsAfterFinished != nil {
+		if owner := gitOpsOwner(job); owner != "" {
+			said.message += "; ttlSecondsAfterFinished is ignored, since " + owner + " owns the object and would make it anew"
+		}
+	}
+	setConditions(&status.Conditions, said, job.Generation)
+	switch {
+	case !said.finished():
+		status.CompletionTime = nil
+	case status.CompletionTime == nil:
+		t := metav1.NewTime(now.Truncate(time.Second))
+		status.CompletionTime = &t
+	}
+	return status
+}
+
+func startTime(v *jobView) *metav1.Time {
+	t := metav1.NewTime(v.now.Truncate(time.Second))
+	if !v.late && v.receipt.Record.ClaimedFor.UID == string(v.job.UID) && len(v.receipt.Record.Attempts) > 0 {
+		t = metav1.NewTime(v.receipt.Record.Attempts[0].At.Truncate(time.Second))
+	}
+	return &t
+}
+
+// mergeRows is what the endpoint told, beside what was counted here.
+func mergeRows(counted, told *v1alpha1.RowCounts) *v1alpha1.RowCounts {
+	rows := &v1alpha1.RowCounts{}
+	if counted != nil {
+		rows.Sent = counted.Sent
+	}
+	if told != nil {
+		rows.Processed, rows.Failed = told.Processed, told.Failed
+	}
+	return rows
+}
+
+// judge says how a job stands by its receipt.
+func judge(v *jobView) verdict {
+	record := &v.receipt.Record
+	switch {
+	case len(record.OtherJobIDs) > 0:
+		return stalled(v1alpha1.ReasonSentTwice, fmt.Sprintf(
+			"the endpoint took this load more than once, as jobs %s and %s: look for rows that are there twice",
+			record.JobID, strings.Join(record.OtherJobIDs, ", ")))
+	case v.connector.fingerprint != "" && v.connector.fingerprint != record.TargetFingerprint && (v.late || record.Outcome == ""):
+		return stalled(v1alpha1.ReasonLoadedElsewhere, "the connector now reaches another instance than the one that this load was sent to; "+
+			"nothing is sent, polled or cancelled. Point the connector back, or make another ConnectorInstance with a targetID of its own")
+	case record.Outcome == "" && record.JobID != "":
+		return judgeRunning(v)
+	case record.Outcome == "":
+		return judgeUnsent(v)
+	case record.Outcome == v1alpha1.LoadUnknown:
+		return stalled(v1alpha1.ReasonSubmissionUnknown, unknownMessage(v.receipt, v.job))
+	case record.Outcome == v1alpha1.LoadNeverAccepted:
+		return failed(orDefault(record.Reason, v1alpha1.ReasonNotSent), record.Message)
+	case v.late:
+		return judgeLate(v)
+	case record.Outcome == v1alpha1.LoadSucceeded:
+		return judgeRows(v.job, record)
+	case record.Outcome == v1alpha1.LoadCancelled && deadlinePassed(v.job, v.now):
+		return failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed, and the load was cancelled; rows that were written stay written")
+	case record.Outcome == v1alpha1.LoadCancelled:
+		return failed(v1alpha1.ReasonCancelled, "the load was cancelled; rows that were written stay written")
+	case record.Outcome == v1alpha1.LoadAbandoned:
+		return failed(v1alpha1.ReasonAbandoned, record.Message)
+	default:
+		return failed(v1alpha1.ReasonRemoteFailed, record.Message)
+	}
+}
+
+// judgeRunning is about a load that the endpoint took and has not ended.
+func judgeRunning(v *jobView) verdict {
+	id, job := v.receipt.Record.JobID, v.job
+	switch {
+	case job.Spec.Cancel && v.shared:
+		return failed(v1alpha1.ReasonCancelled, "this job was cancelled; the load goes on, since another job asks for it")
+	case deadlinePassed(job, v.now):
+		return failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed before the endpoint was done; its job "+id+" is asked to cancel unless another BulkJob wants it")
+	case job.Spec.Cancel:
+		return progressing(v1alpha1.ReasonCancelling, "the endpoint is asked to cancel its job "+id)
+	case v.connector.blocked != nil:
+		return *v.connector.blocked
+	case job.Spec.Suspend:
+		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended: the endpoint goes on with its job " + id + ", which is no longer followed"}
+	case v.known.trouble != nil:
+		return *v.known.trouble
+	default:
+		return progressing(v1alpha1.ReasonSubmitted, "the endpoint took the file as its job "+id)
+	}
+}
+
+// judgeUnsent is about a load that the endpoint has not taken.
+func judgeUnsent(v *jobView) verdict {
+	last := lastAttempt(v.receipt)
+	switch {
+	case v.known.trouble != nil:
+		return *v.known.trouble
+	case last.Outcome == "" && last.Holder != v.known.holder:
+		return progressing(v1alpha1.ReasonForeignClaim, "another process of the operator claimed the load, and may be sending it")
+	case last.Outcome == "":
+		return progressing(v1alpha1.ReasonSending, "the file is on its way")
+	case last.Outcome == v1alpha1.AttemptRejected:
+		return progressing(v1alpha1.ReasonRejected, fmt.Sprintf("the endpoint refused the file (%d of %d times before the job fails): %s",
+			v.receipt.Record.Rejections, backoffLimit(v.job)+1, last.Message))
+	default:
+		return progressing(v1alpha1.ReasonNotSent, "the file was not sent, and will be tried again: "+last.Message)
+	}
+}
+
+// judgeLate is about a load that had ended before the job asked for it. Nothing is sent.
+func judgeLate(v *jobView) verdict {
+	record := &v.receipt.Record
+	again := "nothing was sent; change spec.sendToken to send it again"
+	var earlier verdict
+	if record.Outcome == v1alpha1.LoadSucceeded {
+		earlier = judgeRows(v.job, record)
+	} else {
+		earlier = failed(string(record.Outcome), record.Message)
+	}
+	when := "earlier"
+	if record.CompletionTime != nil {
+		when = "at " + record.CompletionTime.UTC().Format(time.RFC3339)
+	}
+	what := fmt.Sprintf("this content was loaded %s for BulkJob %s as the endpoint's job %s", when, record.ClaimedFor.Name, record.JobID)
+	switch {
+	case earlier.phase == phaseFailed:
+		return failed(v1alpha1.ReasonAlreadyFailed, what+", and failed: "+earlier.message+"; "+again)
+	case v.job.Spec.DuplicatePolicy == v1alpha1.DuplicateFail:
+		return failed(v1alpha1.ReasonDuplicate, what+"; "+again)
+	default:
+		return complete(v1alpha1.ReasonAlreadyLoaded, what+"; "+again)
+	}
+}
+
+// judgeRows says whether a load that the endpoint calls complete did what the job asked for.
+func judgeRows(job *v1alpha1.BulkJob, record *v1alpha1.BulkReceiptRecord) verdict {
+	rows := record.Rows
+	if rows == nil {
+		rows = &v1alpha1.RowCounts{}
+	}
+	if rows.Failed != nil && *rows.Failed > maxFailedRows(job, rows) {
+		return failed(v1alpha1.ReasonRowsFailed, rowsFailedMessage(rows, record.RowErrors))
+	}
+	if rows.Sent != nil && rows.Processed != nil {
+		sent, processed, lost := *rows.Sent, *rows.Processed, deref(rows.Failed)
+		if sent != processed && sent != processed+lost {
+			return failed(v1alpha1.ReasonCountMismatch, fmt.Sprintf(
+				"%d rows were sent, and the endpoint speaks of %d processed and %d failed: look at the rows there", sent, processed, lost))
+		}
+	}
+	message := "the endpoint ended its job " + record.JobID + " as " + record.State
+	if rows.Processed != nil {
+		message += fmt.Sprintf(": %d rows, %d failed", *rows.Processed, deref(rows.Failed))
+	}
+	return complete(v1alpha1.ReasonComplete, message)
+}
+
+func rowsFailedMessage(rows *v1alpha1.RowCounts, errors []v1alpha1.RowError) string {
+	message := fmt.Sprintf("%d rows failed", *rows.Failed)
+	if rows.Processed != nil {
+		message = fmt.Sprintf("%d of %d rows failed", *rows.Failed, *rows.Processed)
+	}
+	for i, e := range errors {
+		if i == 3 {
+			message += "; more in status.rowErrors"
+			break
+		}
+		if e.Row != nil {
+			message += fmt.Sprintf("; row %d: %s", *e.Row, e.Reason)
+		} else {
+			message += "; " + e.Reason
+		}
+	}
+	return message
+}
+
+// maxFailedRows is how many rows may fail: a number, or a part of what was processed.
+func maxFailedRows(job *v1alpha1.BulkJob, rows *v1alpha1.RowCounts) int64 {
+	limit := job.Spec.MaxFailedRows
+	if limit == nil {
+		return 0
+	}
+	if limit.Type == intstr.Int {
+		return int64(limit.IntVal)
+	}
+	percent, err := strconv.ParseInt(strings.TrimSuffix(limit.StrVal, "%"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	total := deref(rows.Sent)
+	if rows.Processed != nil {
+		total = *rows.Processed
+	}
+	return total * percent / 100
+}
+
+func deref(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// attemptName names an attempt for people: br-….2
+func attemptName(receipt *v1alpha1.BulkReceipt) string {
+	return fmt.Sprintf("%s.%d", receipt.Name, lastAttempt(receipt).Number)
+}
+
+// unknownMessage tells a person what is not known, and how to find out.
+func unknownMessage(receipt *v1alpha1.BulkReceipt, job *v1alpha1.BulkJob) string {
+	last := lastAttempt(receipt)
+	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again. Attempt %s; look at the endpoint's jobs "+
+		"(GET /bulk/jobs) from %s on for object %s, and at the rows themselves. To send the content all the same, change spec.sendToken",
+		orDefault(receipt.Record.Message, "its outcome was lost"), attemptName(receipt), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object)
+	if job.Spec.Resolve != nil {
+		message += ". spec.resolve is not acted on by this version"
+	}
+	return message
+}

@@ -1,0 +1,164 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/csvstream"
+	"bulkjob.dev/operator/internal/openconnectors"
+	"bulkjob.dev/operator/internal/source"
+)
+
+// maxHeaderBytes of a CSV are read to judge its header.
+const maxHeaderBytes = csvstream.DefaultMaxHeaderBytes
+
+// consignment is a load that is ready to be sent: the content pinned, the connector at the other end.
+type consignment struct {
+	job        *v1alpha1.BulkJob
+	connector  *v1alpha1.ConnectorInstance
+	connection *connection
+	pinned     *source.Pinned
+	identity   v1alpha1.BulkReceiptSpec
+	receipt    string
+}
+
+// identify finds out what load a job names now. It writes nothing. The error is
+// a *held if somebody or something must be waited for.
+func (s *shared) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consignment, error) {
+	ci, found, err := s.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
+	if err != nil {
+		return nil, err
+	}
+	pinned, err := source.Resolve(ctx, s.live, job.Namespace, sourceRef(&job.Spec.Source))
+	if err != nil {
+		return nil, sourceHeld(err)
+	}
+	c := &consignment{job: job, connector: ci, connection: found, pinned: pinned}
+	c.identity = identityOf(&job.Spec, ci.Target(), pinned.Content)
+	c.receipt = receiptName(&c.identity)
+	return c, nil
+}
+
+// check refuses, before anything is claimed, what would fail at the endpoint or on the way.
+func (c *consignment) check(ctx context.Context) error {
+	if c.job.Spec.ObjectCheck != v1alpha1.ObjectCheckWarn && !slices.Contains(c.connection.objects, c.job.Spec.Object) {
+		return refusal(v1alpha1.ReasonObjectUnknown, unknownObject(c.job.Spec.Object, c.connection.objects))
+	}
+	if c.pinned.Size > openconnectors.MaxUploadBytes {
+		return refusal(v1alpha1.ReasonSourceTooLarge, fmt.Sprintf("the file has %d bytes; the platform takes at most %d", c.pinned.Size, int64(openconnectors.MaxUploadBytes)))
+	}
+	if c.identity.Format != v1alpha1.FormatCSV {
+		return nil
+	}
+	return c.checkCSV(ctx)
+}
+
+// checkCSV reads a file that is at hand to its end, and of any other the header.
+func (c *consignment) checkCSV(ctx context.Context) error {
+	file, err := c.pinned.Open(ctx)
+	if err != nil {
+		return sourceHeld(err)
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	rows := csvstream.NewReader(file, csvstream.Options{HideNames: c.pinned.Sensitive})
+	var all io.Reader = rows
+	if c.pinned.Size < 0 {
+		all = io.LimitReader(rows, maxHeaderBytes)
+	}
+	if _, err := io.Copy(io.Discard, all); err != nil {
+		return sourceHeld(err)
+	}
+	if c.pinned.Size >= 0 && rows.Rows() == 0 {
+		return refusal(v1alpha1.ReasonSourceInvalid, "the file has a header and no rows")
+	}
+	return nil
+}
+
+// admit says whether a load may be claimed now: its job still stands, and an upload slot and a request are free.
+func (s *shared) admit(ctx context.Context, c *consignment) error {
+	current := &v1alpha1.BulkJob{}
+	if err := s.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); err != nil {
+		return err
+	}
+	if current.UID != c.job.UID || current.Generation != c.job.Generation || current.DeletionTimestamp != nil {
+		return errStale
+	}
+	group := client.ObjectKeyFromObject(c.connector).String()
+	limits := c.connector.Spec.Limits
+	if !s.pool.Free(group, int(limits.MaxConcurrentUploads)) {
+		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot")}
+	}
+	if wait := s.gates.Reserve(group, float64(limits.RequestsPerSecond), burst, s.now()); wait > 0 {
+		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for its turn at the connector")}
+	}
+	return nil
+}
+
+// errStale says that a job was changed or deleted while it was looked at; the change brings the next reconcile.
+var errStale = errors.New("the job was changed meanwhile")
+
+func sourceRef(s *v1alpha1.BulkJobSource) source.Ref {
+	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, ObjectStore: s.ObjectStore != nil, MaxBytes: openconnectors.MaxUploadBytes}
+	if s.ConfigMap != nil {
+		ref.ConfigMap = &source.KeyRef{Name: s.ConfigMap.Name, Key: s.ConfigMap.Key}
+	}
+	if s.Secret != nil {
+		ref.Secret = &source.KeyRef{Name: s.Secret.Name, Key: s.Secret.Key}
+	}
+	return ref
+}
+
+// sourceReasons maps what is wrong with a source to a job's condition, and says whether it may pass by itself.
+var sourceReasons = map[source.Reason]func(string) verdict{
+	source.SourceNotFound:     func(m string) verdict { return progressing(v1alpha1.ReasonSourceNotFound, m) },
+	source.SourceKeyNotFound:  func(m string) verdict { return progressing(v1alpha1.ReasonSourceNotFound, m) },
+	source.SourceUnreadable:   func(m string) verdict { return stalled(v1alpha1.ReasonSourceUnreadable, m) },
+	source.SourceNotPermitted: func(m string) verdict { return stalled(v1alpha1.ReasonSourceNotPermitted, m) },
+	source.SourceNotSupported: func(m string) verdict { return stalled(v1alpha1.ReasonSourceNotSupported, m) },
+	source.SourceEmpty:        func(m string) verdict { return stalled(v1alpha1.ReasonSourceInvalid, m) },
+	source.SourceTooLarge:     func(m string) verdict { return stalled(v1alpha1.ReasonSourceTooLarge, m) },
+	source.ContentMismatch:    func(m string) verdict { return stalled(v1alpha1.ReasonContentMismatch, m) },
+}
+
+// sourceHeld turns what is wrong with a source into how the job stands; any other error stays what it is.
+func sourceHeld(err error) error {
+	var refused *source.Error
+	if errors.As(err, &refused) {
+		if say, ok := sourceReasons[refused.Reason]; ok {
+			return &held{say(refused.Message)}
+		}
+	}
+	var syntax *csvstream.SyntaxError
+	if errors.As(err, &syntax) {
+		return refusal(v1alpha1.ReasonSourceInvalid, syntax.Error())
+	}
+	return err
+}
+
+// sourceStatus is what may be shown of a source.
+func (c *consignment) sourceStatus() *v1alpha1.SourceStatus {
+	s := &v1alpha1.SourceStatus{Version: c.pinned.Version}
+	if c.pinned.Size >= 0 {
+		s.Bytes = &c.pinned.Size
+	}
+	if !c.pinned.Sensitive {
+		s.SHA256 = c.pinned.SHA256
+	}
+	return s
+}
+
+// key names the load in its namespace.
+func (c *consignment) key() types.NamespacedName {
+	return types.NamespacedName{Namespace: c.job.Namespace, Name: c.receipt}
+}
+
+// timeout is how long sending may take.
+func (c *consignment) timeout() time.Duration { return submitTimeout(c.pinned.Size) }

@@ -1,0 +1,161 @@
+package controllers
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// process is what this process knows of loads and no object records. Losing it
+// costs a poll, never a load.
+type process struct {
+	// holder names this process in the attempts it claims; another one after each start.
+	holder string
+
+	mu       sync.Mutex
+	loads    map[types.NamespacedName]*load
+	draining bool
+}
+
+// load is what this process knows of one load.
+type load struct {
+	inHand map[string]*consignment // by nonce: claimed by this process, its content pinned, not begun
+	begun  map[string]bool         // by nonce: a POST was begun by this process
+
+	foreignNonce string // the attempt of another process that is being waited for
+	foreignSince time.Time
+
+	lastPoll   time.Time
+	nextPoll   time.Time
+	failures   int // polls in a row that failed
+	state      string
+	stateSince time.Time
+	rows       *v1alpha1.RowCounts
+	trouble    *verdict // why the load is not followed as it should be
+	cancelSent time.Time
+	orphanedAt time.Time // since when no job was found, looking uncached
+}
+
+func newProcess() *process {
+	return &process{holder: randomHex(8), loads: map[types.NamespacedName]*load{}}
+}
+
+// randomHex is 2n hexadecimal digits.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) //nolint:errcheck // crypto/rand.Read never fails: it crashes the process instead
+	return hex.EncodeToString(b)
+}
+
+// with gives fn the process's knowledge of a load, alone.
+func (p *process) with(key types.NamespacedName, fn func(*load)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.loads[key]
+	if l == nil {
+		l = &load{inHand: map[string]*consignment{}, begun: map[string]bool{}}
+		p.loads[key] = l
+	}
+	fn(l)
+}
+
+// forget drops what is known of a load that has ended, unless an attempt at it is still in hand.
+func (p *process) forget(key types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.loads[key]; l != nil && len(l.inHand) == 0 {
+		delete(p.loads, key)
+	}
+}
+
+// hold keeps the pinned content of an attempt that is being claimed.
+func (p *process) hold(key types.NamespacedName, nonce string, c *consignment) {
+	p.with(key, func(l *load) { l.inHand[nonce] = c })
+}
+
+// release lets go of an attempt that was not claimed after all.
+func (p *process) release(key types.NamespacedName, nonce string) {
+	p.with(key, func(l *load) { delete(l.inHand, nonce) })
+}
+
+// begin hands out the content of an attempt, once. After drain it hands out nothing.
+func (p *process) begin(key types.NamespacedName, nonce string) *consignment {
+	var c *consignment
+	p.with(key, func(l *load) {
+		if p.draining || l.begun[nonce] {
+			return
+		}
+		if c = l.inHand[nonce]; c != nil {
+			l.begun[nonce] = true
+			delete(l.inHand, nonce)
+		}
+	})
+	return c
+}
+
+// drain stops begin, and returns the attempts that were claimed and not begun.
+func (p *process) drain() map[types.NamespacedName][]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining = true
+	left := map[types.NamespacedName][]string{}
+	for key, l := range p.loads {
+		for nonce := range l.inHand {
+			left[key] = append(left[key], nonce)
+		}
+	}
+	return left
+}
+
+func (p *process) isDraining() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.draining
+}
+
+// known is a copy of the process's knowledge of a load, for decisions.
+type known struct {
+	holder     string
+	inHand     bool // the last attempt is this process's, and its content is at hand
+	begun      bool // the last attempt was begun by this process
+	uploading  bool
+	firstSeen  time.Time // of the last attempt, if it is another process's
+	nextPoll   time.Time // zero: not polled by this process yet
+	state      string
+	stateSince time.Time
+	rows       *v1alpha1.RowCounts
+	trouble    *verdict
+	cancelSent time.Time
+	orphaned   bool
+}
+
+// snapshot copies what is known of a receipt's load. The first sight of
+// another process's attempt is noted on the way: its age is measured on this
+// process's clock, never on the other's.
+func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkReceipt, now time.Time) known {
+	k := known{holder: p.holder}
+	last := lastAttempt(receipt)
+	p.with(key, func(l *load) {
+		if last.Holder != p.holder && last.Outcome == "" && l.foreignNonce != last.Nonce {
+			l.foreignNonce, l.foreignSince = last.Nonce, now
+		}
+		k.inHand, k.begun = l.inHand[last.Nonce] != nil, l.begun[last.Nonce]
+		k.firstSeen, k.nextPoll = l.foreignSince, l.nextPoll
+		k.state, k.stateSince, k.rows, k.trouble = l.state, l.stateSince, l.rows, l.trouble
+		k.cancelSent = l.cancelSent
+		k.orphaned = !l.orphanedAt.IsZero() && now.Sub(l.orphanedAt) >= orphanDelay
+	})
+	return k
+}
+
+func lastAttempt(receipt *v1alpha1.BulkReceipt) v1alpha1.Attempt {
+	if n := len(receipt.Record.Attempts); n > 0 {
+		return receipt.Record.Attempts[n-1]
+	}
+	return v1alpha1.Attempt{}
+}

@@ -1,0 +1,285 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/csvstream"
+	"bulkjob.dev/operator/internal/openconnectors"
+	"bulkjob.dev/operator/internal/source"
+)
+
+const (
+	lastLookTimeout = 30 * time.Second
+	recordTimeout   = 10 * time.Second
+	recordPause     = 500 * time.Millisecond
+	recordPatience  = 10 * time.Minute
+)
+
+// cutError is why an upload was cut, or its closing boundary withheld.
+type cutError struct{ reason string }
+
+func (e *cutError) Error() string { return notWantedMessage(e.reason) }
+
+// errShutdown is why uploads are cut when the operator stops.
+var errShutdown = errors.New("the operator was stopped")
+
+// send makes one attempt, and records what came of it. It runs in the upload
+// pool, on a context that ends only if the upload is to be cut.
+func (s *shared) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonce string) {
+	key := client.ObjectKeyFromObject(receipt)
+	c := s.process.begin(key, nonce)
+	if c == nil {
+		return
+	}
+	logger := ctrl.Log.WithName("send").WithValues("receipt", key, "attempt", lastAttempt(receipt).Number, "nonce", nonce)
+	result := s.submit(ctx, c, receipt)
+	if result.sent.Outcome == openconnectors.Accepted {
+		logger.Info("Accepted", "jobID", result.sent.Job.ID, "state", result.sent.Job.State, "bytes", result.sent.BytesSent, "rows", result.rows)
+	} else {
+		logger.Info("Not accepted", "outcome", result.sent.Outcome, "status", result.sent.StatusCode, "error", errorText(result.sent.Err))
+	}
+	s.metrics.attempted(&result.sent)
+	s.record(receipt, nonce, func(r *v1alpha1.BulkReceipt) { result.apply(r, nonce, c, s.now()) })
+	wake(s.receiptEvents, receipt)
+	wake(s.jobEvents, c.job)
+}
+
+// sending is what came of one attempt.
+type sending struct {
+	sent  openconnectors.Attempt
+	rows  *int64 // counted on the way; nil where the format has none
+	ended string // why no further attempt is to be made for this content; empty if one may be
+}
+
+// submit streams the file to the endpoint. The closing boundary is handed out only after a last look.
+func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.BulkReceipt) sending {
+	attempt := lastAttempt(receipt)
+	timeout := time.Duration(attempt.SubmitTimeoutSeconds) * time.Second
+	deadline := s.now().Add(timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("the time for one upload has passed"))
+	defer cancel()
+	file, err := c.pinned.Open(ctx)
+	if err != nil {
+		return sending{sent: openconnectors.Attempt{Outcome: openconnectors.NotSent, Err: err}}
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	var body io.Reader = file
+	var rows *csvstream.Reader
+	if c.identity.Format == v1alpha1.FormatCSV {
+		rows = csvstream.NewReader(file, csvstream.Options{HideNames: c.pinned.Sensitive})
+		body = rows
+	}
+	token := fmt.Sprintf("%s.%d.%s", receipt.Name, attempt.Number, attempt.Nonce)
+	result := sending{}
+	var withheld *cutError
+	result.sent = c.connection.client.Submit(ctx, openconnectors.Upload{
+		Object: c.job.Spec.Object, FileName: token + extension(c.identity.Format), ContentType: contentType(c.identity.Format),
+		File: body, Size: c.pinned.Size, MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path,
+		TruncatedMayBeAccepted: c.connector.Spec.TruncatedUploads == v1alpha1.TruncatedMayBeAccepted,
+		BeforeBoundary: func(ctx context.Context) error {
+			if rows != nil && rows.Rows() == 0 {
+				return errors.New("the file has a header and no rows")
+			}
+			ctx, cancel := context.WithTimeout(ctx, lastLookTimeout)
+			defer cancel()
+			return s.lastLook(ctx, c, receipt, deadline)
+		},
+	})
+	if rows != nil {
+		n := rows.Rows()
+		result.rows = &n
+	}
+	if errors.As(result.sent.Err, &withheld) {
+		result.ended = withheld.reason
+	}
+	return result
+}
+
+// lastLook is taken just before the closing boundary is handed out, live: the
+// claim must still be this attempt's, the job must still want the load, and the
+// source must still hold what is being sent.
+func (s *shared) lastLook(ctx context.Context, c *consignment, receipt *v1alpha1.BulkReceipt, deadline time.Time) error {
+	if now := s.now(); now.After(deadline) || now.Round(0).After(deadline.Round(0)) {
+		return errors.New("the time for one upload has passed")
+	}
+	job := &v1alpha1.BulkJob{}
+	err := s.live.Get(ctx, client.ObjectKeyFromObject(c.job), job)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && job.UID != c.job.UID:
+		return &cutError{v1alpha1.ReasonAbandoned}
+	case err != nil:
+		return fmt.Errorf("cannot see whether the job still stands: %w", err)
+	}
+	if reason := unwanted(job, receipt, s.now()); reason != "" {
+		return &cutError{reason}
+	}
+	pinned, err := source.Resolve(ctx, s.live, c.job.Namespace, sourceRef(&c.job.Spec.Source))
+	var refused *source.Error
+	switch {
+	case errors.As(err, &refused), err == nil && pinned.Content != c.pinned.Content:
+		return &cutError{v1alpha1.ReasonSourceChanged}
+	case err != nil:
+		return fmt.Errorf("cannot see whether the source is still the same: %w", err)
+	}
+	return s.stillMine(ctx, receipt)
+}
+
+// stillMine is nil if the last attempt of the receipt, as the API server has it, is the one that is being made.
+func (s *shared) stillMine(ctx context.Context, receipt *v1alpha1.BulkReceipt) error {
+	current := &v1alpha1.BulkReceipt{}
+	if err := s.live.Get(ctx, client.ObjectKeyFromObject(receipt), current); err != nil {
+		return fmt.Errorf("cannot see whether the claim still holds: %w", err)
+	}
+	mine, last := lastAttempt(receipt), lastAttempt(current)
+	if current.UID != receipt.UID || last.Nonce != mine.Nonce || last.FencedBy != "" || last.Outcome != "" || current.Record.Outcome != "" {
+		return errors.New("the claim no longer holds")
+	}
+	return nil
+}
+
+// metaData is the JSON that travels beside the file.
+func metaData(spec *v1alpha1.BulkJobSpec, token string) json.RawMessage {
+	m := map[string]any{openconnectors.KeyCallbackPayload: token}
+	for key, value := range spec.Parameters {
+		m[key] = string(value)
+	}
+	if spec.Format == v1alpha1.FormatJSON {
+		m[openconnectors.KeyFormat] = "json"
+	}
+	if spec.Action == v1alpha1.ActionUpsert {
+		m[openconnectors.KeyAction] = "upsert"
+	}
+	if spec.KeyField != "" {
+		m[openconnectors.KeyIdentifierFieldName] = spec.KeyField
+		m[openconnectors.KeyPrimaryKeyName] = spec.KeyField
+	}
+	if spec.BatchSize != nil {
+		m[openconnectors.KeyBatchSize] = *spec.BatchSize
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings and numbers always have a JSON form
+	}
+	return text
+}
+
+func extension(f v1alpha1.Format) string {
+	if f == v1alpha1.FormatJSON {
+		return ".json"
+	}
+	return ".csv"
+}
+
+func contentType(f v1alpha1.Format) string {
+	if f == v1alpha1.FormatJSON {
+		return "application/json"
+	}
+	return "text/csv"
+}
+
+// apply writes what came of an attempt into a receipt. It may be applied to a
+// receipt that was changed meanwhile: what the endpoint took overrides every
+// doubt, and nothing overrides what it took.
+func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignment, now time.Time) {
+	record := &receipt.Record
+	ended := metav1.NewMicroTime(now)
+	for i := range record.Attempts {
+		if a := &record.Attempts[i]; a.Nonce == nonce {
+			a.Outcome, a.EndedAt = v1alpha1.AttemptOutcome(r.sent.Outcome), &ended
+			a.Message = truncate(errorText(r.sent.Err), 512)
+			a.RetryAfterSeconds = int32(min(r.sent.RetryAfter/time.Second, 86400))
+		}
+	}
+	switch r.sent.Outcome {
+	case openconnectors.Accepted:
+		r.accept(record, c, now)
+	case openconnectors.Unknown:
+		if record.JobID == "" {
+			record.Outcome, record.Reason, record.Message = v1alpha1.LoadUnknown, v1alpha1.ReasonSubmissionUnknown, truncate(errorText(r.sent.Err), maxMessage)
+		}
+	case openconnectors.Rejected:
+		record.Rejections++
+	default:
+		if r.ended != "" && record.JobID == "" && record.Outcome == "" {
+			end(record, v1alpha1.LoadNeverAccepted, r.ended, notWantedMessage(r.ended), now)
+		}
+	}
+}
+
+func (r *sending) accept(record *v1alpha1.BulkReceiptRecord, c *consignment, now time.Time) {
+	id := r.sent.Job.ID
+	switch record.JobID {
+	case "":
+		t := metav1.NewTime(now.Truncate(time.Second))
+		record.JobID, record.State, record.SubmitTime = id, r.sent.Job.State, &t
+		record.Source = c.sourceStatus()
+		record.Source.Bytes = &r.sent.BytesSent
+		record.Rows = &v1alpha1.RowCounts{Sent: r.rows}
+		if record.Outcome == v1alpha1.LoadUnknown || record.Outcome == v1alpha1.LoadNeverAccepted {
+			record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+		}
+	case id:
+	default:
+		record.OtherJobIDs = append(record.OtherJobIDs, id)
+	}
+}
+
+// record changes a receipt, again and again until it lands: what is known here is known nowhere else.
+func (s *shared) record(receipt *v1alpha1.BulkReceipt, nonce string, change func(*v1alpha1.BulkReceipt)) {
+	key := client.ObjectKeyFromObject(receipt)
+	logger := ctrl.Log.WithName("record").WithValues("receipt", key, "nonce", nonce)
+	for start := time.Now(); time.Since(start) < recordPatience; time.Sleep(recordPause) {
+		err := s.recordOnce(key, receipt, change)
+		if err == nil {
+			return
+		}
+		if !apierrors.IsConflict(err) {
+			logger.Error(err, "Cannot record the outcome yet")
+		}
+	}
+	logger.Error(errors.New("the API server did not take it"), "Gave up recording the outcome")
+}
+
+func (s *shared) recordOnce(key types.NamespacedName, claimed *v1alpha1.BulkReceipt, change func(*v1alpha1.BulkReceipt)) error {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	current := &v1alpha1.BulkReceipt{}
+	err := s.live.Get(ctx, key, current)
+	if apierrors.IsNotFound(err) {
+		current = claimed.DeepCopy()
+		current.ObjectMeta = metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
+		change(current)
+		return s.client.Create(ctx, current)
+	}
+	if err != nil {
+		return err
+	}
+	change(current)
+	return s.client.Update(ctx, current)
+}
+
+func staleOnConflict(err error) error {
+	if apierrors.IsConflict(err) {
+		return errStale
+	}
+	return client.IgnoreNotFound(err)
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

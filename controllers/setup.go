@@ -1,0 +1,205 @@
+// Package controllers is what Kubernetes sees of the operator: the reconcilers,
+// the decisions they take, and what they show in statuses, events and metrics.
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/dial"
+	"bulkjob.dev/operator/internal/upload"
+)
+
+// eventBacklog is how many wake-ups may wait for a controller.
+const eventBacklog = 4096
+
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;list;watch;create;update;patch;delete,namespace=system
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
+
+// Options are what the administrator decides about the operator.
+type Options struct {
+	// MaxUploads that run at once, over all connectors.
+	MaxUploads int
+	// Workers of each controller.
+	Workers int
+	// Dial says where connections may go.
+	Dial dial.Policy
+}
+
+// CacheOptions say what the manager's cache holds: everything that has not
+// ended, and skeletons of what has. Secrets and ConfigMaps are never cached.
+func CacheOptions() cache.Options {
+	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&v1alpha1.BulkJob{}:           {Transform: slimJob},
+		&v1alpha1.BulkReceipt{}:       {Transform: slimReceipt},
+		&v1alpha1.ConnectorInstance{}: {Transform: cache.TransformStripManagedFields()},
+	}}
+}
+
+// ClientOptions make the manager's client wait until its cache has seen its own writes.
+func ClientOptions() client.Options {
+	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}}
+}
+
+// SecureMetrics lets only those scrape who may get /metrics.
+var SecureMetrics = filters.WithAuthenticationAndAuthorization
+
+// Setup adds the three controllers to a manager.
+func Setup(mgr ctrl.Manager, o Options) error {
+	m := newMetrics()
+	if err := m.register(crmetrics.Registry, mgr.GetCache()); err != nil {
+		return err
+	}
+	s := newShared(mgr, o, m)
+	if err := index(mgr); err != nil {
+		return err
+	}
+	if err := mgr.Add(&drainer{s}); err != nil {
+		return err
+	}
+	options := controller.Options{MaxConcurrentReconciles: o.Workers}
+	connectors := &ConnectorReconciler{Client: s.client, shared: s}
+	if err := connectors.setup(mgr); err != nil {
+		return err
+	}
+	jobs := &JobReconciler{Client: s.client, shared: s, recorder: mgr.GetEventRecorder("bulkjob-operator")}
+	if err := jobs.setup(mgr, options); err != nil {
+		return err
+	}
+	receipts := &ReceiptReconciler{Client: s.client, shared: s}
+	return receipts.setup(mgr, options)
+}
+
+func newShared(mgr ctrl.Manager, o Options, m *metrics) *shared {
+	return &shared{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		connections: &connections{reader: mgr.GetAPIReader(), policy: o.Dial, instrument: m.instrument},
+		process:     newProcess(),
+		pool:        upload.NewPool(o.MaxUploads, ctrl.Log.WithName("upload")),
+		gates:       &upload.Gates{}, metrics: m, now: time.Now,
+		jobEvents:       make(chan event.GenericEvent, eventBacklog),
+		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
+		connectorEvents: make(chan event.GenericEvent, eventBacklog),
+	}
+}
+
+// index makes the cache answer the questions that the reconcilers ask of it.
+func index(mgr ctrl.Manager) error {
+	ctx, indexer := context.Background(), mgr.GetFieldIndexer()
+	one := func(value string) []string {
+		if value == "" {
+			return nil
+		}
+		return []string{value}
+	}
+	if err := indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexReceipt, func(o client.Object) []string {
+		return one(o.(*v1alpha1.BulkJob).Status.Receipt)
+	}); err != nil {
+		return err
+	}
+	if err := indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexConnector, func(o client.Object) []string {
+		return one(o.(*v1alpha1.BulkJob).Spec.ConnectorRef.Name) // a finished job's skeleton names none
+	}); err != nil {
+		return err
+	}
+	return indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexClaimedFor, func(o client.Object) []string {
+		return one(o.(*v1alpha1.BulkReceipt).Record.ClaimedFor.UID)
+	})
+}
+
+func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("connectorinstance").
+		For(&v1alpha1.ConnectorInstance{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(source.Channel(r.shared.connectorEvents, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: connectorWorkers}).
+		Complete(r)
+}
+
+// Own status writes do not wake the jobs' controller; receipts, connectors and uploads do.
+func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("bulkjob").
+		For(&v1alpha1.BulkJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfReceipt)).
+		Watches(&v1alpha1.ConnectorInstance{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfConnector), builder.WithPredicates(readyChanged)).
+		WatchesRawSource(source.Channel(r.shared.jobEvents, &handler.EnqueueRequestForObject{})).
+		WithOptions(options).
+		Complete(r)
+}
+
+func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
+		For(&v1alpha1.BulkReceipt{}).
+		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(source.Channel(r.shared.receiptEvents, &handler.EnqueueRequestForObject{})).
+		WithOptions(options).
+		Complete(r)
+}
+
+// readyChanged lets through what may free, or hold back, the jobs of a connector.
+var readyChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	before, after := e.ObjectOld.(*v1alpha1.ConnectorInstance), e.ObjectNew.(*v1alpha1.ConnectorInstance)
+	return before.Generation != after.Generation ||
+		meta.IsStatusConditionTrue(before.Status.Conditions, v1alpha1.ConditionReady) != meta.IsStatusConditionTrue(after.Status.Conditions, v1alpha1.ConditionReady)
+}}
+
+func (r *JobReconciler) jobsOfReceipt(ctx context.Context, o client.Object) []reconcile.Request {
+	receipt := o.(*v1alpha1.BulkReceipt) //nolint:errcheck,forcetypeassert // that is what is watched
+	jobs, err := r.shared.jobsOf(ctx, receipt)
+	if err != nil {
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(jobs))
+	for _, job := range jobs {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(job)})
+	}
+	return requests
+}
+
+func (r *JobReconciler) jobsOfConnector(ctx context.Context, o client.Object) []reconcile.Request {
+	jobs := &v1alpha1.BulkJobList{}
+	if err := r.List(ctx, jobs, client.InNamespace(o.GetNamespace()), client.MatchingFields{indexConnector: o.GetName()}); err != nil {
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(jobs.Items))
+	for i := range jobs.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&jobs.Items[i])})
+	}
+	return requests
+}
+
+func (r *ReceiptReconciler) receiptsOfJob(ctx context.Context, o client.Object) []reconcile.Request {
+	job := o.(*v1alpha1.BulkJob) //nolint:errcheck,forcetypeassert // that is what is watched
+	receipts := &v1alpha1.BulkReceiptList{}
+	if err := r.List(ctx, receipts, client.InNamespace(job.Namespace), client.MatchingFields{indexClaimedFor: string(job.UID)}); err != nil {
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(receipts.Items)+1)
+	for i := range receipts.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&receipts.Items[i])})
+	}
+	if job.Status.Receipt != "" {
+		key := client.ObjectKey{Namespace: job.Namespace, Name: job.Status.Receipt}
+		requests = append(requests, reconcile.Request{NamespacedName: key})
+	}
+	return requests
+}
+
+var _ manager.Runnable = &drainer{}

@@ -1,0 +1,111 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/upload"
+)
+
+// Priorities in the work queues. They are given on every path, since an item
+// keeps its last one: thousands of polls must not stand before a new job.
+const (
+	priorityDiscovery = 30
+	prioritySubmit    = 10
+	priorityFollow    = 0
+	priorityPoll      = -50
+	priorityExpire    = -150
+)
+
+// burst is how many requests a connector may be sent at once after a pause.
+const burst = 5
+
+// shared is what the reconcilers have in common.
+type shared struct {
+	client      client.Client
+	live        client.Reader
+	connections *connections
+	process     *process
+	pool        *upload.Pool
+	gates       *upload.Gates
+	metrics     *metrics
+	now         func() time.Time
+
+	jobEvents       chan event.GenericEvent
+	receiptEvents   chan event.GenericEvent
+	connectorEvents chan event.GenericEvent
+}
+
+func requeue(after time.Duration, priority int) ctrl.Result {
+	return ctrl.Result{RequeueAfter: max(after, time.Millisecond), Priority: &priority}
+}
+
+// wake brings an object's next reconcile forward. It never blocks: what is lost
+// when too much happens at once is found again by the next requeue.
+func wake(events chan event.GenericEvent, object client.Object) {
+	select {
+	case events <- event.GenericEvent{Object: object}:
+	default:
+	}
+}
+
+// connect is the connector of that name, and the connection to it if it can be
+// used now. The error is a *held if somebody or something must be waited for.
+func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1.ConnectorInstance, *connection, error) {
+	ci := &v1alpha1.ConnectorInstance{}
+	err := s.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil, &held{progressing(v1alpha1.ReasonConnectorNotFound, "ConnectorInstance "+name+" is not there yet")}
+	case err != nil:
+		return nil, nil, err
+	case ci.Spec.Suspend:
+		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorSuspended, "ConnectorInstance "+name+" is suspended")}
+	}
+	found, err := s.connections.use(ctx, ci)
+	if errors.Is(err, errNotDiscovered) {
+		wake(s.connectorEvents, ci)
+		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, notReadyMessage(ci))}
+	}
+	var h *held
+	if errors.As(err, &h) {
+		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, "ConnectorInstance "+name+": "+h.verdict.message)}
+	}
+	return ci, found, err
+}
+
+func notReadyMessage(ci *v1alpha1.ConnectorInstance) string {
+	for _, c := range ci.Status.Conditions {
+		if c.Type == v1alpha1.ConditionReady && c.Status != "True" && c.ObservedGeneration == ci.Generation {
+			return "ConnectorInstance " + ci.Name + " is not ready: " + c.Message
+		}
+	}
+	return "ConnectorInstance " + ci.Name + " has not answered yet"
+}
+
+// view is a connector as decisions see it.
+func (s *shared) view(ctx context.Context, namespace, name string) (connectorView, *connection, error) {
+	ci, found, err := s.connect(ctx, namespace, name)
+	v := connectorView{}
+	if ci != nil {
+		v.polling, v.perSecond = ci.Spec.Polling, float64(ci.Spec.Limits.RequestsPerSecond)
+	}
+	var h *held
+	if errors.As(err, &h) {
+		v.blocked = &h.verdict
+		return v, nil, nil
+	}
+	if err != nil {
+		return v, nil, err
+	}
+	v.fingerprint = found.fingerprint
+	return v, found, nil
+}
