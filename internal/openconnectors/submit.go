@@ -202,6 +202,7 @@ func (c *Client) uploadRequest(template string, u Upload) (*http.Request, *body,
 	b := &body{upload: u, prefix: prefix, closing: closing}
 	req.Body = b
 	req.GetBody = nil // so that nothing can send it again
+	req.Close = true  // without it, Go's transport sends the body even to a server that refused the head
 	req.ContentLength = -1
 	if u.Size >= 0 {
 		req.ContentLength = int64(len(prefix)) + u.Size + int64(len(closing))
