@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -15,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -42,6 +42,8 @@ type Options struct {
 	Workers int
 	// Dial says where connections may go.
 	Dial dial.Policy
+	// Registry takes the metrics; nil: the manager's own.
+	Registry prometheus.Registerer
 }
 
 // CacheOptions say what the manager's cache holds: everything that has not
@@ -64,8 +66,11 @@ var SecureMetrics = filters.WithAuthenticationAndAuthorization
 
 // Setup adds the three controllers to a manager.
 func Setup(mgr ctrl.Manager, o Options) error {
-	m := newMetrics()
-	if err := m.register(crmetrics.Registry, mgr.GetCache()); err != nil {
+	m, registry := newMetrics(), o.Registry
+	if registry == nil {
+		registry = crmetrics.Registry
+	}
+	if err := m.register(registry, mgr.GetCache()); err != nil {
 		return err
 	}
 	s := newShared(mgr, o, m)
@@ -201,5 +206,3 @@ func (r *ReceiptReconciler) receiptsOfJob(ctx context.Context, o client.Object) 
 	}
 	return requests
 }
-
-var _ manager.Runnable = &drainer{}

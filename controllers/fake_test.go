@@ -1,0 +1,224 @@
+package controllers
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The credentials that the fake endpoint takes.
+const (
+	testElement = "RWxlbWVudA+/="
+	testUser    = "VXNlcg+/="
+)
+
+// fakeEndpoint speaks the Bulk API as its documentation and the vendor's own
+// acceptance suite have it. A test may put a word in for any request.
+type fakeEndpoint struct {
+	server *httptest.Server
+
+	mu       sync.Mutex
+	objects  []string
+	jobs     map[string]*fakeJob
+	order    []string
+	requests map[string]int // "POST /bulk/contact" → how often
+	instance string         // elements-element-instance-id; empty sends none
+	// states that a job passes through, one more at each look at it.
+	states []string
+	failed int
+	errors []map[string]any
+	// before may answer a request instead; it returns true if it did.
+	before func(w http.ResponseWriter, r *http.Request) bool
+}
+
+type fakeJob struct {
+	id, object, file, csv string
+	metaData              map[string]any
+	looks                 int
+	cancelled             bool
+}
+
+func newFakeEndpoint(t *testing.T) *fakeEndpoint {
+	e := &fakeEndpoint{
+		objects: []string{"activities", "contact", "campaign", "list", "account"}, instance: "425904",
+		jobs: map[string]*fakeJob{}, requests: map[string]int{}, states: []string{"RUNNING", "COMPLETE"},
+	}
+	mux := http.NewServeMux()
+	for _, prefix := range []string{"/elements/api-v2", "/elements/api-v2/hubs/{hub}"} {
+		mux.HandleFunc("GET "+prefix+"/ping", e.ping)
+		mux.HandleFunc("GET "+prefix+"/objects", e.listObjects)
+		mux.HandleFunc("POST "+prefix+"/bulk/{object}", e.upload)
+		mux.HandleFunc("GET "+prefix+"/bulk/{id}/status", e.status)
+		mux.HandleFunc("GET "+prefix+"/bulk/{id}/errors", e.rowErrors)
+		mux.HandleFunc("PUT "+prefix+"/bulk/{id}/cancel", e.cancel)
+	}
+	e.server = httptest.NewServer(e.guard(mux))
+	t.Cleanup(e.server.Close)
+	return e
+}
+
+func (e *fakeEndpoint) url() string { return e.server.URL + "/elements/api-v2" }
+
+func (e *fakeEndpoint) port() uint16 {
+	u, _ := url.Parse(e.server.URL)
+	n, _ := strconv.ParseUint(u.Port(), 10, 16)
+	return uint16(n)
+}
+
+// set changes the endpoint's ways while it runs.
+func (e *fakeEndpoint) set(change func(*fakeEndpoint)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change(e)
+}
+
+// posts is how many uploads were begun, whatever became of them.
+func (e *fakeEndpoint) posts() int { return e.count("POST /bulk/") }
+
+// count is how many requests there were whose method and path begin so.
+func (e *fakeEndpoint) count(prefix string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for request, times := range e.requests {
+		if strings.HasPrefix(request, prefix) {
+			n += times
+		}
+	}
+	return n
+}
+
+// taken are the jobs that the endpoint made, in their order.
+func (e *fakeEndpoint) taken() []fakeJob {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	jobs := make([]fakeJob, 0, len(e.order))
+	for _, id := range e.order {
+		jobs = append(jobs, *e.jobs[id])
+	}
+	return jobs
+}
+
+func (e *fakeEndpoint) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.mu.Lock()
+		e.requests[r.Method+" "+strings.TrimPrefix(r.URL.Path, "/elements/api-v2")]++
+		before, instance := e.before, e.instance
+		e.mu.Unlock()
+		id := make([]byte, 12)
+		rand.Read(id)
+		w.Header().Set("elements-request-id", hex.EncodeToString(id))
+		if instance != "" {
+			w.Header().Set("elements-element-instance-id", instance)
+		}
+		if before != nil && before(w, r) {
+			return
+		}
+		if authorization := r.Header.Get("Authorization"); !strings.Contains(authorization, "Element "+testElement) || !strings.Contains(authorization, "User "+testUser) {
+			refuse(w, http.StatusUnauthorized, "Invalid Organization or User secret, or invalid Element token provided.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func refuse(w http.ResponseWriter, code int, message string) {
+	reply(w, code, map[string]any{"requestId": "53dbca9430045c016b46566c", "message": message})
+}
+
+func reply(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(body) //nolint:errcheck // a client that is gone is the client's affair
+}
+
+func (e *fakeEndpoint) ping(w http.ResponseWriter, _ *http.Request) {
+	reply(w, 200, map[string]any{"dateTime": "2026-01-02T03:04:05Z", "endpoint": "postgresql", "valid": true})
+}
+
+func (e *fakeEndpoint) listObjects(w http.ResponseWriter, _ *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	reply(w, 200, e.objects)
+}
+
+// upload reads the whole form first: a form that is cut off makes no job.
+func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseMultipartForm(32 << 20); err != nil {
+		refuse(w, http.StatusBadRequest, "the form is not whole")
+		return
+	}
+	file, header, err := r.FormFile("file")
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "there is no file")
+		return
+	}
+	text, err := io.ReadAll(file)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "the file cannot be read")
+		return
+	}
+	job := &fakeJob{object: r.PathValue("object"), file: header.Filename, csv: string(text)}
+	if form := r.FormValue("metaData"); form != "" {
+		if err := json.Unmarshal([]byte(form), &job.metaData); err != nil {
+			refuse(w, http.StatusBadRequest, "metaData is not JSON")
+			return
+		}
+	}
+	e.mu.Lock()
+	job.id = fmt.Sprint(42114492 + len(e.order))
+	e.jobs[job.id] = job
+	e.order = append(e.order, job.id)
+	e.mu.Unlock()
+	reply(w, 200, map[string]any{"instanceId": 425904, "id": job.id, "status": "CREATED"})
+}
+
+func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	job := e.jobs[r.PathValue("id")]
+	if job == nil {
+		refuse(w, http.StatusNotFound, "no such job")
+		return
+	}
+	state := e.states[min(job.looks, len(e.states)-1)]
+	job.looks++
+	if job.cancelled {
+		state = "CANCELLED"
+	}
+	body := map[string]any{"id": job.id, "instanceId": 425904, "status": state, "object_name": job.object, "job_direction": "UPLOAD"}
+	switch state {
+	case "COMPLETE", "COMPLETED", "SUCCESS", "WARNING":
+		body["recordsCount"], body["recordsFailedCount"] = strings.Count(strings.TrimSpace(job.csv), "\n"), e.failed
+	case "ABORTED", "ERROR":
+		body["error"] = "All prospects require either 'email' or 'id'"
+	}
+	reply(w, 200, body)
+}
+
+func (e *fakeEndpoint) rowErrors(w http.ResponseWriter, _ *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	reply(w, 200, append([]map[string]any{}, e.errors...))
+}
+
+func (e *fakeEndpoint) cancel(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	job := e.jobs[r.PathValue("id")]
+	if job == nil {
+		refuse(w, http.StatusNotFound, "no such job")
+		return
+	}
+	job.cancelled = true
+	reply(w, 200, map[string]any{"id": job.id, "status": "CANCELLATION_PENDING"})
+}
