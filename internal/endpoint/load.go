@@ -23,6 +23,9 @@ func (s *Server) load(ctx, work context.Context, job Job) error {
 	if job.Records == 0 && !pause(ctx, s.options.ProcessingDelay) {
 		return nil
 	}
+	if job, err = s.connector.Job(work, job.ID); err != nil {
+		return err
+	}
 	job, err = s.put(ctx, work, job)
 	var fault *Fault
 	switch {

@@ -13,7 +13,7 @@ import (
 const (
 	maxHeaderBytes = 1 << 20
 	maxColumns     = 1600 // what PostgreSQL allows a table
-	maxRowBytes    = 16 << 20
+	maxRowBytes    = 8 << 20
 	readAhead      = 256 << 10
 
 	// defaultBatchRows is for clients that name no batch size; maxBatchBytes bounds every batch's memory.
@@ -134,12 +134,10 @@ func (r *Rows) skip(rows int64) error {
 func (r *Rows) next() (Batch, error) {
 	b := &r.batch
 	b.First, b.text, b.ends = r.done+1, b.text[:0], b.ends[:0]
-	for len(b.ends) < r.limit && len(b.text) < maxBatchBytes {
+	for r.done < r.Total && len(b.ends) < r.limit && len(b.text) < maxBatchBytes {
 		var err error
-		if b.text, err = r.source.next(b.text); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return Batch{}, err
+		if b.text, err = r.source.next(b.text); err != nil {
+			return Batch{}, fmt.Errorf("cannot read row %d again: %w", r.done+1, err)
 		}
 		b.ends = append(b.ends, len(b.text))
 		r.done++

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"mime/multipart"
 	"net/http"
 	"strconv"
@@ -19,7 +20,7 @@ const (
 	maxMetaData   = 64 << 10
 	maxOtherPart  = 64 << 10
 	maxParts      = 32
-	maxEpilogue   = 64 << 10
+	maxBlankEnd   = 64      // blanks after the closing boundary
 	maxEnvelope   = 1 << 20 // boundaries, part headers and other parts round a file
 	maxLabel      = 1 << 10
 	maxName       = 255
@@ -106,13 +107,14 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) (form, error) {
 		return form{}, tooLarge(s.options.MaxUploadBytes)
 	}
 	body := &timed{ReadCloser: r.Body, control: http.NewResponseController(w), end: time.Now().Add(s.options.UploadTimeout)}
-	r.Body = http.MaxBytesReader(w, body, limit)
-	parts, err := r.MultipartReader()
-	if err != nil {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return form{}, refuse(http.StatusUnsupportedMediaType, "The request must be multipart/form-data with a boundary.")
 	}
+	end := "--" + params["boundary"] + "--"
+	whole := &tail{in: http.MaxBytesReader(w, body, limit), keep: len(end) + maxBlankEnd}
 	var f form
-	if err := f.read(parts, r.Body, s.spool); err != nil {
+	if err := f.read(multipart.NewReader(whole, params["boundary"]), whole, end, s.spool); err != nil {
 		if f.file != nil {
 			f.file.discard()
 		}
@@ -122,11 +124,11 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) (form, error) {
 	return f, nil
 }
 
-func (f *form) read(parts *multipart.Reader, body io.Reader, spool *spool) error {
+func (f *form) read(parts *multipart.Reader, body *tail, end string, spool *spool) error {
 	for range maxParts {
 		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) { // the closing boundary
-			return f.complete(body)
+		if errors.Is(err, io.EOF) {
+			return f.complete(body, end)
 		}
 		if err != nil {
 			return err
@@ -146,15 +148,33 @@ func (f *form) read(parts *multipart.Reader, body io.Reader, spool *spool) error
 	return badRequest("The request has too many parts.")
 }
 
-// complete checks that nothing is missing: also what follows the closing boundary must arrive.
-func (f *form) complete(body io.Reader) error {
-	if err := discard(body, maxEpilogue); err != nil {
+// complete checks that nothing is missing. The reader of parts says EOF also where the closing boundary lacks, so the
+// body's last bytes decide: they must have arrived, and be that boundary.
+func (f *form) complete(body *tail, end string) error {
+	if err := discard(body, maxBlankEnd); err != nil {
 		return err
+	}
+	if !strings.HasSuffix(strings.TrimRight(string(body.last), " \t\r\n"), end) {
+		return io.ErrUnexpectedEOF
 	}
 	if f.file == nil {
 		return badRequest("The request has no part named file.")
 	}
 	return nil
+}
+
+// tail remembers the last bytes read.
+type tail struct {
+	in   io.Reader
+	keep int
+	last []byte
+}
+
+func (t *tail) Read(p []byte) (int, error) {
+	n, err := t.in.Read(p)
+	t.last = append(t.last, p[max(0, n-t.keep):n]...)
+	t.last = t.last[max(0, len(t.last)-t.keep):]
+	return n, err
 }
 
 func discard(r io.Reader, limit int64) error {
