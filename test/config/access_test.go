@@ -1,0 +1,157 @@
+package config_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// team is a namespace whose users have the roles of their names.
+func team(t *testing.T, name string, roles ...string) {
+	t.Helper()
+	if err := admin.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range roles {
+		binding := &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: role, Namespace: name},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: role}},
+		}
+		if err := admin.Create(t.Context(), binding); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// allowed asks the API server whether a user may do something. It asks again for a while before it believes a no where
+// a yes is wanted, since the server learns of new bindings a moment later.
+func allowed(t *testing.T, wanted bool, spec authorizationv1.SubjectAccessReviewSpec) bool {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		review := &authorizationv1.SubjectAccessReview{Spec: spec}
+		if err := admin.Create(t.Context(), review); err != nil {
+			t.Fatal(err)
+		}
+		if review.Status.Allowed || !wanted || time.Now().After(deadline) {
+			return review.Status.Allowed
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// attributes are of a resource such as "bulkjobs.bulkjob.dev/status".
+func attributes(verb, resource, namespace string) *authorizationv1.ResourceAttributes {
+	resource, subresource, _ := strings.Cut(resource, "/")
+	resource, group, _ := strings.Cut(resource, ".")
+	return &authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource, Subresource: subresource, Namespace: namespace}
+}
+
+const (
+	jobs       = "bulkjobs.bulkjob.dev"
+	connectors = "connectorinstances.bulkjob.dev"
+	receipts   = "bulkreceipts.bulkjob.dev"
+
+	read   = "get list watch"
+	write  = "create update patch delete"
+	every  = read + " " + write
+	sweeps = "deletecollection"
+)
+
+// permission is what a user may do with a resource, and what not.
+type permission struct {
+	user, resource, can, cannot, reason string
+}
+
+func TestPeoplesRoles(t *testing.T) {
+	team(t, "people", "view", "edit", "admin", "bulkjob-jobs-viewer", "bulkjob-jobs-editor", "bulkjob-jobs-admin",
+		"bulkjob-connectors-viewer", "bulkjob-connectors-editor", "bulkjob-connectors-admin", "bulkjob-receipts-viewer")
+	ask(t, "people", []permission{
+		{user: "view", resource: jobs, can: read, cannot: write, reason: "view looks"},
+		{user: "view", resource: connectors, can: read, cannot: write, reason: "view looks"},
+		{user: "view", resource: receipts, can: read, cannot: write, reason: "view looks"},
+		{user: "edit", resource: jobs, can: every, reason: "loading data is a team's work"},
+		{user: "edit", resource: connectors, can: read, cannot: write, reason: "where data goes is the platform's to say"},
+		{user: "edit", resource: receipts, can: read, cannot: write, reason: "receipts are the operator's"},
+		{user: "edit", resource: jobs + "/status", can: "get", cannot: "update patch", reason: "a status is the operator's"},
+		{user: "admin", resource: jobs, can: every + " " + sweeps, reason: "a namespace's owner may do all with jobs"},
+		{user: "admin", resource: connectors, can: read, cannot: write, reason: "the platform's, not the namespace's"},
+		{user: "admin", resource: receipts, can: read, cannot: write, reason: "receipts are the operator's"},
+
+		{user: "bulkjob-jobs-viewer", resource: jobs, can: read, cannot: write, reason: "a role for jobs alone"},
+		{user: "bulkjob-jobs-viewer", resource: connectors, cannot: every, reason: "a role for jobs alone"},
+		{user: "bulkjob-jobs-editor", resource: jobs, can: every, cannot: sweeps, reason: "a role for jobs alone"},
+		{user: "bulkjob-jobs-editor", resource: jobs + "/status", can: "get", cannot: "update patch", reason: "a status is the operator's"},
+		{user: "bulkjob-jobs-admin", resource: jobs, can: every + " " + sweeps, reason: "a role for jobs alone"},
+		{user: "bulkjob-connectors-viewer", resource: connectors, can: read, cannot: write, reason: "a role for connectors alone"},
+		{user: "bulkjob-connectors-editor", resource: connectors, can: every, cannot: sweeps, reason: "the platform's role"},
+		{user: "bulkjob-connectors-editor", resource: "secrets", cannot: every, reason: "naming a Secret is not reading it"},
+		{user: "bulkjob-connectors-admin", resource: connectors, can: every + " " + sweeps, reason: "the platform's role"},
+		{user: "bulkjob-receipts-viewer", resource: receipts, can: read, cannot: write, reason: "nobody has a role that writes receipts"},
+	})
+}
+
+func TestOperatorsRole(t *testing.T) {
+	ask(t, "default", []permission{
+		{user: operator, resource: jobs, can: read + " delete", cannot: "create update patch " + sweeps, reason: "specs are people's; TTL deletes"},
+		{user: operator, resource: jobs + "/status", can: "patch", reason: "it says how jobs stand"},
+		{user: operator, resource: connectors, can: read, cannot: write, reason: "specs are people's"},
+		{user: operator, resource: connectors + "/status", can: "patch", reason: "it says how connectors stand"},
+		{user: operator, resource: receipts, can: read + " create update", cannot: "delete " + sweeps, reason: "receipts outlive all"},
+		{user: operator, resource: "secrets", can: "get", cannot: "list watch create update patch delete", reason: "it reads the Secrets that it is pointed at"},
+		{user: operator, resource: "configmaps", can: "get", cannot: "list watch create update patch delete", reason: "it reads the ConfigMaps that it is pointed at"},
+		{user: operator, resource: "events.events.k8s.io", can: "create patch", cannot: "delete", reason: "it says what happened"},
+		{user: operator, resource: "leases.coordination.k8s.io", cannot: every, reason: "leases of others are none of its business"},
+		{user: operator, resource: "pods", cannot: every, reason: "it runs none"},
+		{user: operator, resource: "tokenreviews.authentication.k8s.io", can: "create", reason: "its metrics port asks who is there"},
+		{user: operator, resource: "subjectaccessreviews.authorization.k8s.io", can: "create", reason: "its metrics port asks who may"},
+		{user: operator, resource: "customresourcedefinitions.apiextensions.k8s.io", cannot: every, reason: "people install CRDs"},
+		{user: operator, resource: "clusterroles.rbac.authorization.k8s.io", cannot: every + " bind escalate", reason: "it can't give itself more"},
+	})
+	ask(t, namespace, []permission{
+		{user: operator, resource: "leases.coordination.k8s.io", can: "get create update", reason: "one of two leads"},
+		{user: operator, resource: "secrets", cannot: "list watch", reason: "not here either"},
+	})
+}
+
+// ask puts every permission to the API server.
+func ask(t *testing.T, in string, permissions []permission) {
+	t.Helper()
+	for _, p := range permissions {
+		for want, verbs := range map[bool]string{true: p.can, false: p.cannot} {
+			for verb := range strings.FieldsSeq(verbs) {
+				t.Run(fmt.Sprintf("%s %s %s", p.user, verb, p.resource), func(t *testing.T) {
+					spec := authorizationv1.SubjectAccessReviewSpec{User: p.user, ResourceAttributes: attributes(verb, p.resource, in)}
+					if got := allowed(t, want, spec); got != want {
+						t.Errorf("%s: allowed = %t, want %t", p.reason, got, want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestMetricsReader asserts that /metrics is for those who have the role.
+func TestMetricsReader(t *testing.T) {
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "scraper"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "bulkjob-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "scraper"}},
+	}
+	if err := admin.Create(t.Context(), binding); err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[string]bool{"scraper": true, "view": false} {
+		spec := authorizationv1.SubjectAccessReviewSpec{User: user, NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/metrics", Verb: "get"}}
+		if got := allowed(t, want, spec); got != want {
+			t.Errorf("%s may read /metrics = %t, want %t", user, got, want)
+		}
+	}
+}
