@@ -31,8 +31,7 @@ const maxAttempts = 10
 // claim that was made for it; nil if it is bound to none.
 func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
 	if job.Status.BindingHash == hash && job.Status.Receipt != "" {
-		receipt := &v1alpha1.BulkReceipt{}
-		err := r.shared.live.Get(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt}, receipt)
+		receipt, err := r.shared.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
 		if apierrors.IsNotFound(err) {
 			return r.restore(ctx, job)
 		}
@@ -47,12 +46,21 @@ func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash s
 	}
 	for i := range claims {
 		if claims[i].Record.BindingHash == hash && claims[i].Record.Outcome != v1alpha1.LoadNeverAccepted {
-			receipt := &v1alpha1.BulkReceipt{}
-			err := r.shared.live.Get(ctx, client.ObjectKeyFromObject(&claims[i]), receipt)
-			return receipt, err
+			return r.shared.receipt(ctx, client.ObjectKeyFromObject(&claims[i]))
 		}
 	}
 	return nil, nil //nolint:nilnil // bound to none is no error
+}
+
+// receipt is a whole receipt. The cache has those whose load has not ended; what
+// it does not have, or has the skeleton of only, is read live.
+func (s *shared) receipt(ctx context.Context, key types.NamespacedName) (*v1alpha1.BulkReceipt, error) {
+	receipt := &v1alpha1.BulkReceipt{}
+	err := s.client.Get(ctx, key, receipt)
+	if apierrors.IsNotFound(err) || err == nil && frozen(receipt) {
+		err = s.live.Get(ctx, key, receipt)
+	}
+	return receipt, err
 }
 
 // unended is an earlier load of a job that must end before the next begins; nil if there is none.

@@ -102,14 +102,14 @@ func (r *JobReconciler) turn(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 	return r.bind(ctx, job)
 }
 
-// acknowledge is for a finished job of whose spec nothing changed that names the load: its verdict stands.
+// acknowledge is for a finished job of whose spec nothing changed that names the load: its verdict stands, good or bad.
 func (r *JobReconciler) acknowledge(job *v1alpha1.BulkJob) turn {
 	status := job.Status.DeepCopy()
 	status.ObservedGeneration = job.Generation
 	for i := range status.Conditions {
 		status.Conditions[i].ObservedGeneration = job.Generation
 	}
-	return turn{status: status, priority: priorityExpire}
+	return turn{status: status, said: verdict{phase: phaseComplete}, priority: priorityExpire}
 }
 
 // bind finds the receipt of the load that a job names now, or claims it.
@@ -158,7 +158,7 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 
 // follow mirrors a receipt into the status of a job.
 func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt, late bool) (turn, error) {
-	connector, _, err := r.shared.view(ctx, job.Namespace, receipt.Record.ConnectorRef.Name)
+	connector, err := r.shared.seen(ctx, job.Namespace, receipt.Record.ConnectorRef.Name)
 	if err != nil {
 		return turn{}, err
 	}

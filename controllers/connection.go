@@ -80,6 +80,17 @@ func (c *connections) use(ctx context.Context, ci *v1alpha1.ConnectorInstance) (
 	return d.connection, nil
 }
 
+// last is the fingerprint that was discovered last; empty if nothing was, for this spec and by this process.
+func (c *connections) last(ci *v1alpha1.ConnectorInstance) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d, ok := c.found[client.ObjectKeyFromObject(ci)]
+	if !ok || d.generation != ci.Generation || d.uid != ci.UID {
+		return ""
+	}
+	return d.connection.fingerprint
+}
+
 // forget drops what was discovered of a connector.
 func (c *connections) forget(key types.NamespacedName) {
 	c.mu.Lock()

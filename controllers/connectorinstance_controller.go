@@ -49,7 +49,7 @@ func (r *ConnectorReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	}
 	after := discoveryRetry
 	if said.phase == phaseReady {
-		after = seconds(ci.Spec.DiscoveryIntervalSeconds, 10*time.Minute)
+		after = interval(ci)
 	} else if said.phase == phaseStalled {
 		after = 4 * discoveryRetry
 	}
@@ -100,13 +100,15 @@ func (r *ConnectorReconciler) publish(ctx context.Context, ci *v1alpha1.Connecto
 	next := ci.DeepCopy()
 	next.Status.ObservedGeneration = ci.Generation
 	if found != nil {
-		now := metav1.Now()
-		next.Status.LastDiscoveryTime = &now
 		next.Status.Endpoint, next.Status.InstanceID = truncate(found.endpoint, 64), truncate(found.instanceID, 64)
 		next.Status.ObjectCount = int32(len(found.objects)) //nolint:gosec // an answer of at most 1 MiB lists no more than an int32 holds
 		next.Status.Objects = shownObjects(found.objects)
 	}
 	setConditions(&next.Status.Conditions, said, ci.Generation)
+	if found != nil && (!equality.Semantic.DeepEqual(ci.Status, next.Status) || r.shared.now().Sub(lastDiscovery(ci)) >= interval(ci)) {
+		now := metav1.NewTime(r.shared.now().Truncate(time.Second))
+		next.Status.LastDiscoveryTime = &now
+	}
 	if equality.Semantic.DeepEqual(ci.Status, next.Status) {
 		return nil
 	}
@@ -114,6 +116,18 @@ func (r *ConnectorReconciler) publish(ctx context.Context, ci *v1alpha1.Connecto
 		return client.IgnoreNotFound(err)
 	}
 	return nil
+}
+
+func interval(ci *v1alpha1.ConnectorInstance) time.Duration {
+	return seconds(ci.Spec.DiscoveryIntervalSeconds, 10*time.Minute)
+}
+
+// lastDiscovery is when a connector was shown to have answered; long ago if it never was.
+func lastDiscovery(ci *v1alpha1.ConnectorInstance) time.Time {
+	if ci.Status.LastDiscoveryTime == nil {
+		return time.Time{}
+	}
+	return ci.Status.LastDiscoveryTime.Time
 }
 
 func shownObjects(objects []string) []string {

@@ -146,6 +146,9 @@ func decideRunning(v *loadView) step {
 		return step{do: doWait, after: 10 * recheckDelay}
 	}
 	if left := v.known.nextPoll.Sub(v.now); left > 0 {
+		if len(v.jobs) == 0 && record.DeletionPolicy == v1alpha1.DeletionCancel {
+			left = min(left, recheckDelay) // it may turn out to be orphaned
+		}
 		return step{do: doWait, after: left}
 	}
 	return step{do: doPoll}

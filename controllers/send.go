@@ -51,7 +51,15 @@ func (s *shared) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonce 
 		logger.Info("Not accepted", "outcome", result.sent.Outcome, "status", result.sent.StatusCode, "error", errorText(result.sent.Err))
 	}
 	s.metrics.attempted(&result.sent)
-	s.record(receipt, nonce, func(r *v1alpha1.BulkReceipt) { result.apply(r, nonce, c, s.now()) })
+	twice := false
+	s.record(receipt, nonce, func(r *v1alpha1.BulkReceipt) {
+		result.apply(r, nonce, c, s.now())
+		twice = len(r.Record.OtherJobIDs) > 0
+	})
+	if twice {
+		s.metrics.sentTwice.Inc()
+		logger.Info("The endpoint took the load more than once", "jobID", result.sent.Job.ID)
+	}
 	wake(s.receiptEvents, receipt)
 	wake(s.jobEvents, c.job)
 }

@@ -64,11 +64,11 @@ func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1
 	err := s.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, nil, &held{progressing(v1alpha1.ReasonConnectorNotFound, "ConnectorInstance "+name+" is not there yet")}
+		return nil, nil, &held{*connectorMissing(name)}
 	case err != nil:
 		return nil, nil, err
 	case ci.Spec.Suspend:
-		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorSuspended, "ConnectorInstance "+name+" is suspended")}
+		return ci, nil, &held{*connectorSuspended(name)}
 	}
 	found, err := s.connections.use(ctx, ci)
 	if errors.Is(err, errNotDiscovered) {
@@ -108,4 +108,33 @@ func (s *shared) view(ctx context.Context, namespace, name string) (connectorVie
 	}
 	v.fingerprint = found.fingerprint
 	return v, found, nil
+}
+
+// seen is a connector as it was found last. Nothing is asked of anyone: what is
+// shown of a load needs no credentials.
+func (s *shared) seen(ctx context.Context, namespace, name string) (connectorView, error) {
+	ci := &v1alpha1.ConnectorInstance{}
+	err := s.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
+	if apierrors.IsNotFound(err) {
+		return connectorView{blocked: connectorMissing(name)}, nil
+	}
+	if err != nil {
+		return connectorView{}, err
+	}
+	v := connectorView{polling: ci.Spec.Polling}
+	if ci.Spec.Suspend {
+		v.blocked = connectorSuspended(name)
+	}
+	v.fingerprint = s.connections.last(ci)
+	return v, nil
+}
+
+func connectorMissing(name string) *verdict {
+	v := progressing(v1alpha1.ReasonConnectorNotFound, "ConnectorInstance "+name+" is not there yet")
+	return &v
+}
+
+func connectorSuspended(name string) *verdict {
+	v := progressing(v1alpha1.ReasonConnectorSuspended, "ConnectorInstance "+name+" is suspended")
+	return &v
 }
