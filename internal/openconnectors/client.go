@@ -251,9 +251,10 @@ func (c *Client) wrap(method, template string, err error) error {
 	return &requestError{call: method + " " + template, err: err}
 }
 
-// clean takes our own secrets out first, then what the given function finds.
+// clean takes our own secrets out first, while the text is still whole, then what
+// the given function finds.
 func (c *Client) clean(then func(string) string) func(string) string {
-	return func(text string) string { return then(c.creds().scrub(text)) }
+	return func(text string) string { return then(printable(c.creds().scrub(text), 4*maxMessage)) }
 }
 
 // checkName refuses, with ErrName, an id or a name that would change the meaning

@@ -66,7 +66,7 @@ func (e *APIError) Temporary() bool {
 // newAPIError reads an error's body: {"message", "providerMessage"} where the
 // platform wrote it, text or HTML where a proxy did.
 func newAPIError(a answer, clean func(string) string) *APIError {
-	message := printable(clean(printable(errorText(a.body), 4*maxMessage)), maxMessage)
+	message := printable(clean(errorText(a.body)), maxMessage)
 	if message == "" {
 		message = http.StatusText(a.status)
 	}
@@ -82,6 +82,9 @@ var (
 	htmlTag   = regexp.MustCompile(`(?s)<[^>]*>`)
 )
 
+// maxPage bounds the part of an error's page that is searched for its title.
+const maxPage = 64 << 10
+
 func errorText(body []byte) string {
 	body = bytes.TrimSpace(body)
 	switch {
@@ -92,7 +95,7 @@ func errorText(body []byte) string {
 	case body[0] == '[':
 		return ""
 	case body[0] == '<':
-		if title := htmlTitle.FindSubmatch(body); title != nil {
+		if title := htmlTitle.FindSubmatch(body[:min(len(body), maxPage)]); title != nil {
 			return html.UnescapeString(htmlTag.ReplaceAllString(string(title[2]), " "))
 		}
 		return ""
@@ -170,7 +173,11 @@ func reason(err error) string {
 	case errors.As(err, &wrapped):
 		return reason(wrapped.Err)
 	}
-	return printable(conceal(err.Error()), maxMessage)
+	words := err.Error()
+	if strings.Contains(words, "malformed HTTP") { // and then comes what the endpoint sent
+		return "the endpoint's answer isn't HTTP"
+	}
+	return printable(conceal(words), maxMessage)
 }
 
 func dnsReason(err *net.DNSError) string {

@@ -82,6 +82,7 @@ func TestNewAPIError(t *testing.T) {
 		"UUID":         {"so must this", 500, `{"message":"Failed 6ba7b810-9dad-11d1-80b4-00c04fd430c8."}`, "500 Internal Server Error: Failed …."},
 		"Address":      {"no addresses", 400, `{"message":"zoe@example.com is unknown"}`, "400 Bad Request: … is unknown"},
 		"Own secret":   {"nor our own secrets", 400, `{"message":"Bad token tok-en"}`, "400 Bad Request: Bad token …"},
+		"Late secret":  {"even at the edge of what is looked at", 400, `{"message":"` + strings.Repeat("<a@b.example.com> ", 56) + `x tok-en"}`, "400 Bad Request: " + strings.TrimSpace(strings.Repeat("… ", 56)) + " x …"},
 		"Long":         {"at most 256 characters", 400, `{"message":"` + strings.Repeat("é", 1000) + `"}`, "400 Bad Request: " + strings.Repeat("é", 255) + "…"},
 		"Control":      {"printable", 400, `{"message":"a\u0000\u001b[31mb\nc"}`, "400 Bad Request: a[31mb c"},
 		"OddCode":      {"a code without a name", 499, `{"message":"gone"}`, "499: gone"},
@@ -140,6 +141,7 @@ func TestReason(t *testing.T) {
 		"Timeout":   {"the same wording", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, "no answer in time", nil},
 		"Cancelled": {"plain", context.Canceled, "it was cut short", context.Canceled},
 		"Expired":   {"no clock in it", x509.CertificateInvalidError{Reason: x509.Expired, Detail: "current time 2026-11-21T12:00:00Z is after 2026-01-01"}, "the endpoint's certificate has expired or isn't valid yet", nil},
+		"Malformed": {"nothing of what was sent", errors.New(`net/http: HTTP/1.x transport connection broken: malformed HTTP response "zoe"`), "the endpoint's answer isn't HTTP", nil},
 		"API":       {"an answer's own text", &APIError{StatusCode: 404, Message: "Not Found"}, "404 Not Found", nil},
 	}
 	for name, tc := range cases {

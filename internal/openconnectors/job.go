@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxState = 64  // runes of a state word, an object's name or an instance's id
+	maxState = 64  // runes of a state word, a direction or an instance's id
 	maxError = 256 // runes of a job's failure text
 	maxID    = 256 // bytes of a job's id or an object's name
 )
@@ -50,7 +50,7 @@ func DecodeJob(body []byte) (Job, error) {
 	job := Job{
 		ID:              identifier(first(fields, "id", "job_id")),
 		State:           printable(text(first(fields, "status", "job_status", "bulk_status", "jobStatus")), maxState),
-		Object:          printable(text(first(fields, "object_name", "objectName")), maxState),
+		Object:          printable(text(first(fields, "object_name", "objectName")), maxID),
 		Direction:       printable(text(first(fields, "job_direction", "jobDirection")), maxState),
 		Records:         count(first(fields, "recordsCount", "record_count", "recordCount")),
 		Failed:          count(first(fields, "recordsFailedCount", "error_count", "errorCount", "numOfRowsFailed")),

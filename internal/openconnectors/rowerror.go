@@ -50,7 +50,8 @@ func decodeRowErrors(body []byte) ([]RowError, error) {
 	return rows, nil
 }
 
-// maxReduced bounds the text that is searched for values, in runes.
+// maxReduced bounds the text that is searched for values, in runes. In a text
+// that had to be cut, no value's end can be told.
 const maxReduced = 4096
 
 var closers = map[rune]rune{
@@ -65,6 +66,7 @@ var closers = map[rune]rune{
 // left without a letter is "".
 func reduce(words string, limit int) string {
 	r := []rune(printable(words, maxReduced))
+	cut := len(r) > 0 && r[len(r)-1] == '…'
 	var out strings.Builder
 	start := 0
 	for i := 0; i < len(r); i++ {
@@ -77,7 +79,9 @@ func reduce(words string, limit int) string {
 		if plain {
 			out.WriteString(string(r[i : end+1]))
 		} else {
-			end = lastCloser(r, i, closer)
+			if end = len(r) - 1; !cut {
+				end = lastCloser(r, i, closer)
+			}
 			out.WriteString(string(r[i]) + ellipsis + string(closer))
 		}
 		i, start = end, end+1

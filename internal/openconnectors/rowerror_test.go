@@ -59,6 +59,7 @@ func TestReduce(t *testing.T) {
 		"MySQL":        {"a value in apostrophes", `Duplicate entry 'zoe' for key 'contacts.email'`, `Duplicate entry '…'`},
 		"OBrien":       {"a name with an apostrophe", `Unknown name 'O'Brien' in row`, `Unknown name '…' in row`},
 		"Apostrophe":   {"an apostrophe in a word isn't a quote", `The row can't be read, it doesn't end`, `The row can't be read, it doesn't end`},
+		"LongValue":    {"a value whose end is beyond what is searched", `invalid value "a"` + strings.Repeat(" Zoë", 2000) + `"`, `invalid value "…"`},
 		"Unclosed":     {"cut off by the endpoint", `invalid value "Zoë Smi`, `invalid value "…"`},
 		"Email":        {"an address", `zoe.smith@example.com is taken`, `… is taken`},
 		"Phone":        {"a telephone number", `Number +49-171-5550123 is invalid`, `Number +… is invalid`},
@@ -93,6 +94,7 @@ func TestReduceIsBounded(t *testing.T) {
 func FuzzReduce(f *testing.F) {
 	for _, seed := range []string{"", `"`, `column "`, "'", ")", `) "`, "=(", "O'", "(a)=(", "\n", "{", "“"} {
 		f.Add(seed, seed)
+		f.Add(seed, seed+strings.Repeat(" x", maxReduced))
 	}
 	echoes := []string{
 		`invalid input syntax for type integer: "%"`, `Key (email)=(%) already exists.`, `Failing row contains (1, %, null).`,
@@ -100,9 +102,6 @@ func FuzzReduce(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, before, after string) {
 		const canary = "zqxjk"
-		if strings.ContainsAny(before+after, "\u200b\u200c\u200d") || len(before)+len(after) > 1000 {
-			return
-		}
 		for _, echo := range echoes {
 			got := reduce(strings.Replace(echo, "%", before+canary+after, 1), maxReason)
 			if strings.Contains(got, canary) {

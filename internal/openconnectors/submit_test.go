@@ -254,7 +254,7 @@ func TestSubmitOutcomes(t *testing.T) {
 		"ResetAfterAll": {"it may have been accepted", contacts, false, func(c net.Conn) { whole(c); reset(c) }, Unknown, 0, "cannot POST /bulk/{object}: "},
 		"CloseAfterAll": {"the same, politely", contacts, false, whole, Unknown, 0, "EOF"},
 		"CutHead":       {"a head without an end", contacts, false, say("HTTP/1.1 200 OK\r\nContent-Le"), Unknown, 0, "cannot POST /bulk/{object}: "},
-		"Nonsense":      {"not HTTP", contacts, false, say("hello\r\n\r\n"), Unknown, 0, "malformed"},
+		"Nonsense":      {"not HTTP", contacts, false, say("hello\r\n\r\n"), Unknown, 0, "isn't HTTP"},
 
 		"Accepted":       {"the straight way", contacts, false, say(answerWith("200 OK", `{"id":"1"}`)), Accepted, 200, ""},
 		"Created":        {"any 2xx with an id", contacts, false, say(answerWith("201 Created", `{"id":"1"}`)), Accepted, 201, ""},
