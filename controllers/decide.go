@@ -110,7 +110,7 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	if job == nil {
 		return step{do: doEnd, reason: why, message: notWantedMessage(why)}
 	}
-	if limit := backoffLimit(job); last.Outcome == v1alpha1.AttemptRejected && v.receipt.Record.Rejections > limit {
+	if v.receipt.Record.Rejections > backoffLimit(job) {
 		return step{do: doEnd, reason: v1alpha1.ReasonBackoffLimit,
 			message: fmt.Sprintf("the endpoint refused the file %d times; the last time: %s", v.receipt.Record.Rejections, last.Message)}
 	}

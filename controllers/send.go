@@ -220,6 +220,9 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 	case openconnectors.Rejected:
 		record.Rejections++
 	default:
+		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == "" {
+			record.Rejections++ // refused by its head already, so that the file never left
+		}
 		if r.ended != "" && record.JobID == "" && record.Outcome == "" {
 			end(record, v1alpha1.LoadNeverAccepted, r.ended, notWantedMessage(r.ended), now)
 		}
