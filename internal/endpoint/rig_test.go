@@ -217,7 +217,11 @@ func (r *rig) load(object, file, metaData string) (string, map[string]any) {
 func (r *rig) wait(id string) map[string]any {
 	r.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		status := r.get("/bulk/" + id + "/status").object(r.t)
+		a := r.get("/bulk/" + id + "/status")
+		if a.status == 500 { // its database is away
+			continue
+		}
+		status := a.object(r.t)
 		switch status["status"] {
 		case "CREATED", "RUNNING", "CANCELLATION_PENDING":
 		default:
