@@ -1,6 +1,7 @@
 package dial
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -230,8 +231,8 @@ func FuzzUnwrap(f *testing.F) {
 	f.Add([]byte(net.ParseIP("64:ff9b::7f00:1")))
 	f.Add([]byte(net.ParseIP("2002:7f00:1::")))
 	f.Add([]byte(net.ParseIP("::ffff:10.0.0.1")))
-	f.Fuzz(func(t *testing.T, bytes []byte) {
-		addr, ok := netip.AddrFromSlice(bytes)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		addr, ok := netip.AddrFromSlice(raw)
 		if !ok {
 			return
 		}
@@ -260,7 +261,7 @@ func names(t *testing.T, answers ...[4]byte) *net.Resolver {
 				return
 			}
 			question := buf[12:n]
-			end := strings.IndexByte(string(question), 0) + 5 // name, type, class
+			end := bytes.IndexByte(question, 0) + 5 // name, type, class
 			isA := binary.BigEndian.Uint16(question[end-4:]) == 1
 			reply := append([]byte{buf[0], buf[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question[:end]...)
 			if isA {
@@ -293,10 +294,18 @@ func TestDialJudgesWhatTheNameResolvedTo(t *testing.T) {
 	}{
 		"NameOfLoopback": {"a name is no disguise", Policy{AllowHTTP: true}, [][4]byte{{127, 0, 0, 1}}, []bool{false}},
 		"Allowed":        {"an allowance opens it", Policy{AllowHTTP: true, Private: local}, [][4]byte{{127, 0, 0, 1}}, []bool{true}},
-		"Rebinding": {"a name that turns to another address is judged again",
-			Policy{AllowHTTP: true, Private: local}, [][4]byte{{127, 0, 0, 1}, {127, 0, 0, 2}}, []bool{true, false}},
-		"HostNotListed": {"the list of hosts holds in the transport too",
-			Policy{AllowHTTP: true, Private: local, Hosts: []string{"other.test"}}, [][4]byte{{127, 0, 0, 1}}, []bool{false}},
+		"Rebinding": {
+			"a name that turns to another address is judged again",
+			Policy{AllowHTTP: true, Private: local},
+			[][4]byte{{127, 0, 0, 1}, {127, 0, 0, 2}},
+			[]bool{true, false},
+		},
+		"HostNotListed": {
+			"the list of hosts holds in the transport too",
+			Policy{AllowHTTP: true, Private: local, Hosts: []string{"other.test"}},
+			[][4]byte{{127, 0, 0, 1}},
+			[]bool{false},
+		},
 		"PlainHTTP": {"the scheme is judged in the transport too", Policy{Private: local}, [][4]byte{{127, 0, 0, 1}}, []bool{false}},
 	}
 	for name, tc := range cases {

@@ -1,6 +1,7 @@
 package openconnectors
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -178,10 +179,17 @@ func (a answer) job(jobID string) (Job, error) {
 	if job.ID != jobID {
 		return Job{}, fmt.Errorf("it is about another job: %w", ErrAnswer)
 	}
-	if job.InstanceID == "" {
-		job.InstanceID = a.instanceID()
-	}
+	job.InstanceID = cmp.Or(job.InstanceID, a.instanceID())
 	return job, nil
+}
+
+// jobs decodes one page of a list.
+func (a answer) jobs() ([]Job, error) {
+	jobs, err := decodeJobs(a.body)
+	for i := range jobs {
+		jobs[i].InstanceID = cmp.Or(jobs[i].InstanceID, a.instanceID())
+	}
+	return jobs, err
 }
 
 // call makes one read: 2xx with its whole body, or an error.

@@ -71,8 +71,12 @@ func TestReads(t *testing.T) {
 		want   any
 		err    string
 	}{
-		"Ping": {"the documented answer", "", ping, reply(200, `{"dateTime":"x","endpoint":"postgresql","valid":true}`, HeaderInstanceID, "425904"),
-			"GET /elements/api-v2/ping", Ping{"postgresql", true, "425904"}, ""},
+		"Ping": {
+			"the documented answer", "", ping, reply(200, `{"dateTime":"x","endpoint":"postgresql","valid":true}`, HeaderInstanceID, "425904"),
+			"GET /elements/api-v2/ping",
+			Ping{"postgresql", true, "425904"},
+			"",
+		},
 		"PingInvalid": {"an instance that can't", "", ping, reply(200, `{"endpoint":"postgresql","valid":false}`), "GET /elements/api-v2/ping", Ping{"postgresql", false, ""}, ""},
 		"PingSilent":  {"a 200 without the word isn't a no", "", ping, reply(200, `{"endpoint":"postgresql"}`), "GET /elements/api-v2/ping", Ping{"postgresql", true, ""}, ""},
 		"PingHTML":    {"a proxy's page isn't an answer", "", ping, reply(200, `<html>`), "GET /elements/api-v2/ping", Ping{}, "cannot GET /ping: the answer isn't understood"},
@@ -81,14 +85,22 @@ func TestReads(t *testing.T) {
 		"HubDots":     {"and can't climb", "..", ping, nil, "", Ping{}, "cannot GET /ping: a name of dots is unusable in a URL"},
 
 		"Objects": {"the default form", "", objects, reply(200, `["contacts","companies"]`, HeaderInstanceID, "7"), "GET /elements/api-v2/objects", Objects{[]string{"contacts", "companies"}, "7"}, ""},
-		"ObjectsHelium": {"the other form", "", objects, reply(200, `[{"name":"contacts","vendorName":"c","type":"vendor"},{"vendorName":"leads"}]`),
-			"GET /elements/api-v2/objects", Objects{Names: []string{"contacts", "leads"}}, ""},
+		"ObjectsHelium": {
+			"the other form", "", objects, reply(200, `[{"name":"contacts","vendorName":"c","type":"vendor"},{"vendorName":"leads"}]`),
+			"GET /elements/api-v2/objects",
+			Objects{Names: []string{"contacts", "leads"}},
+			"",
+		},
 		"ObjectsOdd":  {"what can't be named is left out", "", objects, reply(200, `["a","a","",null,7,{"type":"x"},"..","b\u0000"]`), "GET /elements/api-v2/objects", Objects{Names: []string{"a", "7"}}, ""},
 		"ObjectsNone": {"an empty list", "", objects, reply(200, `[]`), "GET /elements/api-v2/objects", Objects{Names: []string{}}, ""},
 		"ObjectsMap":  {"not a list", "", objects, reply(200, `{}`), "GET /elements/api-v2/objects", Objects{}, "cannot GET /objects: the answer isn't understood"},
 
-		"Status": {"the seed's answer", "", status("1234"), reply(200, `{"id":"1234","status":"COMPLETE"}`, HeaderInstanceID, "7"),
-			"GET /elements/api-v2/bulk/1234/status", Job{ID: "1234", State: "COMPLETE", InstanceID: "7"}, ""},
+		"Status": {
+			"the seed's answer", "", status("1234"), reply(200, `{"id":"1234","status":"COMPLETE"}`, HeaderInstanceID, "7"),
+			"GET /elements/api-v2/bulk/1234/status",
+			Job{ID: "1234", State: "COMPLETE", InstanceID: "7"},
+			"",
+		},
 		"StatusNumber":  {"an id in another dress", "", status("1234"), reply(200, `{"id":1234,"jobStatus":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{ID: "1234", State: "RUNNING"}, ""},
 		"StatusNoID":    {"the question says which", "", status("1234"), reply(200, `{"status":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{ID: "1234", State: "RUNNING"}, ""},
 		"StatusOther":   {"another job's state must not be shown", "", status("1234"), reply(200, `{"id":"9","status":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{}, "it is about another job"},
@@ -104,8 +116,12 @@ func TestReads(t *testing.T) {
 		"StatusMoved":   {"redirects aren't followed", "", status("1"), reply(302, ``, "Location", "/elsewhere"), "GET /elements/api-v2/bulk/1/status", Job{}, "302 Found"},
 		"StatusLarge":   {"answers are bounded", "", status("1"), reply(200, `{"status":"`+strings.Repeat("x", MaxAnswerBytes)), "GET /elements/api-v2/bulk/1/status", Job{}, ErrTooLarge.Error()},
 		"StatusLarge4":  {"so are refusals", "", status("1"), reply(400, strings.Repeat("x", 3*MaxAnswerBytes)), "GET /elements/api-v2/bulk/1/status", Job{}, "400 Bad Request: "},
-		"StatusShort": {"a cut answer isn't an answer", "", status("1"), reply(200, `{"id":"1","status":"COMPLETE"}`, "Content-Length", "1000"),
-			"GET /elements/api-v2/bulk/1/status", Job{}, "cannot GET /bulk/{id}/status: unexpected EOF"},
+		"StatusShort": {
+			"a cut answer isn't an answer", "", status("1"), reply(200, `{"id":"1","status":"COMPLETE"}`, "Content-Length", "1000"),
+			"GET /elements/api-v2/bulk/1/status",
+			Job{},
+			"cannot GET /bulk/{id}/status: unexpected EOF",
+		},
 
 		"Cancel":         {"the state after it", "", cancel, reply(200, `{"id":1234,"status":"CANCELLATION_PENDING"}`), "PUT /elements/api-v2/bulk/1234/cancel", Job{ID: "1234", State: "CANCELLATION_PENDING"}, ""},
 		"CancelEmpty":    {"or nothing", "", cancel, reply(204, ""), "PUT /elements/api-v2/bulk/1234/cancel", Job{ID: "1234"}, ""},
@@ -213,20 +229,43 @@ func TestJobs(t *testing.T) {
 	}{
 		"OnePage": {"no token, no further page", "", []http.HandlerFunc{reply(200, `[{"id":1},{"id":2}]`)}, []string{"pageSize=200"}, []string{"1", "2"}, nil},
 		"Where":   {"CEQL is escaped", "job_direction='UPLOAD'", []http.HandlerFunc{reply(200, `[]`)}, []string{"pageSize=200&where=job_direction%3D%27UPLOAD%27"}, nil, nil},
-		"Pages": {"every page is read, an empty one too", "", []http.HandlerFunc{
-			reply(200, `[{"id":1}]`, HeaderNextPageToken, "a b"), reply(200, `[]`, HeaderNextPageToken, "c"), reply(200, `[{"id":2}]`)},
-			[]string{"pageSize=200", "nextPage=a+b&pageSize=200", "nextPage=c&pageSize=200"}, []string{"1", "2"}, nil},
-		"Loop": {"a token that comes again is an error, not an end", "", []http.HandlerFunc{
-			reply(200, `[{"id":1}]`, HeaderNextPageToken, "a"), reply(200, `[{"id":2}]`, HeaderNextPageToken, "b"), reply(200, `[{"id":3}]`, HeaderNextPageToken, "a")},
-			[]string{"pageSize=200", "nextPage=a&pageSize=200", "nextPage=b&pageSize=200"}, []string{"1", "2", "3"}, ErrPages},
+		"Pages": {
+			"every page is read, an empty one too", "",
+			[]http.HandlerFunc{
+				reply(200, `[{"id":1}]`, HeaderNextPageToken, "a b"), reply(200, `[]`, HeaderNextPageToken, "c"), reply(200, `[{"id":2}]`),
+			},
+			[]string{"pageSize=200", "nextPage=a+b&pageSize=200", "nextPage=c&pageSize=200"},
+			[]string{"1", "2"},
+			nil,
+		},
+		"Loop": {
+			"a token that comes again is an error, not an end", "",
+			[]http.HandlerFunc{
+				reply(200, `[{"id":1}]`, HeaderNextPageToken, "a"), reply(200, `[{"id":2}]`, HeaderNextPageToken, "b"), reply(200, `[{"id":3}]`, HeaderNextPageToken, "a"),
+			},
+			[]string{"pageSize=200", "nextPage=a&pageSize=200", "nextPage=b&pageSize=200"},
+			[]string{"1", "2", "3"},
+			ErrPages,
+		},
 		"LongToken": {"tokens are bounded", "", []http.HandlerFunc{reply(200, `[{"id":1}]`, HeaderNextPageToken, strings.Repeat("x", 5000))}, []string{"pageSize=200"}, []string{"1"}, ErrPages},
-		"TooLarge": {"a page that is too large comes in smaller ones", "", []http.HandlerFunc{
-			reply(200, strings.Repeat(" ", MaxAnswerBytes+1)), reply(200, `[{"id":1}]`, HeaderNextPageToken, "a"), reply(200, `[{"id":2}]`)},
-			[]string{"pageSize=200", "pageSize=50", "nextPage=a&pageSize=50"}, []string{"1", "2"}, nil},
-		"TooLargeAlways": {"and if one job is too large, that's that", "", []http.HandlerFunc{reply(200, strings.Repeat(" ", MaxAnswerBytes+1))},
-			[]string{"pageSize=200", "pageSize=50", "pageSize=12", "pageSize=3", "pageSize=1"}, nil, ErrTooLarge},
+		"TooLarge": {
+			"a page that is too large comes in smaller ones", "",
+			[]http.HandlerFunc{
+				reply(200, strings.Repeat(" ", MaxAnswerBytes+1)), reply(200, `[{"id":1}]`, HeaderNextPageToken, "a"), reply(200, `[{"id":2}]`),
+			},
+			[]string{"pageSize=200", "pageSize=50", "nextPage=a&pageSize=50"},
+			[]string{"1", "2"},
+			nil,
+		},
+		"TooLargeAlways": {
+			"and if one job is too large, that's that", "",
+			[]http.HandlerFunc{reply(200, strings.Repeat(" ", MaxAnswerBytes+1))},
+			[]string{"pageSize=200", "pageSize=50", "pageSize=12", "pageSize=3", "pageSize=1"},
+			nil, ErrTooLarge,
+		},
 		"Broken": {"a page that can't be read is an error", "", []http.HandlerFunc{
-			reply(200, `[{"id":1}]`, HeaderNextPageToken, "a"), reply(200, `{`)}, []string{"pageSize=200", "nextPage=a&pageSize=200"}, []string{"1"}, ErrAnswer},
+			reply(200, `[{"id":1}]`, HeaderNextPageToken, "a"), reply(200, `{`),
+		}, []string{"pageSize=200", "nextPage=a&pageSize=200"}, []string{"1"}, ErrAnswer},
 		"NoID": {"so is a job without an id", "", []http.HandlerFunc{reply(200, `[{"status":"X"}]`)}, []string{"pageSize=200"}, nil, ErrName},
 	}
 	for name, tc := range cases {
@@ -305,7 +344,7 @@ func TestRowErrors(t *testing.T) {
 			t.Errorf("limit %d: %d rows in %d requests, %v; want %d in %d", limit, len(rows), len(s.asked), err, want.rows, want.asked)
 		}
 		for i, row := range rows {
-			if diff := cmp.Diff(RowError{Row: ptr(int64(i + 1)), Reason: "Row is bad"}, row); diff != "" {
+			if diff := cmp.Diff(RowError{Row: new(int64(i + 1)), Reason: "Row is bad"}, row); diff != "" {
 				t.Errorf("limit %d: -want, +got:\n%s", limit, diff)
 			}
 		}
@@ -314,14 +353,15 @@ func TestRowErrors(t *testing.T) {
 
 func TestRowErrorsFollowPagesOfAServerThatDecidesTheirSize(t *testing.T) {
 	s := &script{answers: []http.HandlerFunc{
-		reply(200, `[{"rowNum":1,"status":"a"}]`, HeaderNextPageToken, "x"), reply(200, `[{"rowNum":2,"status":"b"}]`, HeaderNextPageToken, "y"), reply(200, `["c","d"]`)}}
+		reply(200, `[{"rowNum":1,"status":"a"}]`, HeaderNextPageToken, "x"), reply(200, `[{"rowNum":2,"status":"b"}]`, HeaderNextPageToken, "y"), reply(200, `["c","d"]`),
+	}}
 	server := httptest.NewServer(s)
 	defer server.Close()
 	rows, err := connect(t, server.URL, "").RowErrors(t.Context(), "1", 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]RowError{{ptr[int64](1), "a"}, {ptr[int64](2), "b"}, {nil, "c"}}, rows); diff != "" {
+	if diff := cmp.Diff([]RowError{{new(int64(1)), "a"}, {new(int64(2)), "b"}, {nil, "c"}}, rows); diff != "" {
 		t.Errorf("-want, +got:\n%s", diff)
 	}
 }

@@ -64,8 +64,10 @@ func TestNewAPIError(t *testing.T) {
 		body   string
 		want   string // Error()
 	}{
-		"Platform": {"the platform's form", 401, `{"requestId":"53dbca9430045c016b46566c","message":"Invalid Organization or User secret, or invalid Element token provided."}`,
-			"401 Unauthorized: Invalid Organization or User secret, or invalid Element token provided."},
+		"Platform": {
+			"the platform's form", 401, `{"requestId":"53dbca9430045c016b46566c","message":"Invalid Organization or User secret, or invalid Element token provided."}`,
+			"401 Unauthorized: Invalid Organization or User secret, or invalid Element token provided.",
+		},
 		"Provider":     {"both texts", 400, `{"message":"Request failed","providerMessage":"Unknown action"}`, "400 Bad Request: Request failed: Unknown action"},
 		"ProviderOnly": {"one text", 502, `{"message":null,"providerMessage":"Down"}`, "502 Bad Gateway: Down"},
 		"ProviderSame": {"not twice", 502, `{"message":"Down","providerMessage":"Down"}`, "502 Bad Gateway: Down"},
@@ -131,8 +133,10 @@ func TestReason(t *testing.T) {
 		is     error
 	}{
 		"Refused": {"no address in it", &url.Error{Op: "Get", URL: "https://x?secret=1", Err: refused}, "connect: connection refused", syscall.ECONNREFUSED},
-		"Reset": {"no port that changes each time", &net.OpError{Op: "read", Source: &net.TCPAddr{Port: 54321}, Err: os.NewSyscallError("read", syscall.ECONNRESET)},
-			"read: connection reset by peer", syscall.ECONNRESET},
+		"Reset": {
+			"no port that changes each time", &net.OpError{Op: "read", Source: &net.TCPAddr{Port: 54321}, Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+			"read: connection reset by peer", syscall.ECONNRESET,
+		},
 		"Policy":    {"a refusal by address names it", &net.OpError{Op: "dial", Err: errors.New("cannot connect: no allowance covers the private address 192.168.100.10")}, "cannot connect: no allowance covers the private address 192.168.100.10", nil},
 		"NoHost":    {"no resolver in it", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "x.test", Server: "10.0.0.2:53", IsNotFound: true}}, "no such host: x.test", nil},
 		"DNSTime":   {"no resolver in it", &net.DNSError{Name: "x.test", Server: "10.0.0.2:53", IsTimeout: true}, "no answer in time for the address of x.test", nil},

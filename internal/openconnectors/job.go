@@ -63,7 +63,7 @@ func DecodeJob(body []byte) (Job, error) {
 	job.Error = failure(fields, job.State)
 	if payload := first(fields, KeyCallbackPayload); payload != nil && job.Metadata == nil {
 		// A callback passes the payload back beside the job's other fields.
-		job.Metadata, _ = json.Marshal(map[string]json.RawMessage{KeyCallbackPayload: payload})
+		job.Metadata = json.RawMessage(`{"` + KeyCallbackPayload + `":` + string(payload) + `}`)
 	}
 	return job, nil
 }

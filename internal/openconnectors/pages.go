@@ -32,15 +32,12 @@ func (c *Client) Jobs(ctx context.Context, where string) iter.Seq2[Job, error] {
 				yield(Job{}, err)
 				return
 			}
-			jobs, err := decodeJobs(page.body)
+			jobs, err := page.jobs()
 			if err != nil {
 				yield(Job{}, c.wrap(http.MethodGet, template, err))
 				return
 			}
 			for _, job := range jobs {
-				if job.InstanceID == "" {
-					job.InstanceID = page.instanceID()
-				}
 				if !yield(job, nil) {
 					return
 				}

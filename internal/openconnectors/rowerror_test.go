@@ -13,17 +13,21 @@ func TestDecodeRowErrors(t *testing.T) {
 		reason, body string
 		want         []RowError
 	}{
-		"Status": {"the reason is the status", `[{"rowNum":1,"status":"74234: Invalid prospect address","response":"Zoë"}]`,
-			[]RowError{{ptr[int64](1), "74234: Invalid prospect address"}}},
-		"Error": {"unless that is ERROR", `[{"rowNum":2,"status":"ERROR","error":"The name is missing","response":"Zoë"}]`,
-			[]RowError{{ptr[int64](2), "The name is missing"}}},
-		"LowerError":   {"in any case", `[{"rowNum":2,"status":" error ","error":"The name is missing"}]`, []RowError{{ptr[int64](2), "The name is missing"}}},
-		"ResponseOnly": {"a response echoes the row", `[{"rowNum":3,"status":"ERROR","response":"Zoë"}]`, []RowError{{ptr[int64](3), seeEndpoint}}},
-		"Nothing":      {"so may anything else", `[{"rowNum":"4","name":"Zoë"}]`, []RowError{{ptr[int64](4), seeEndpoint}}},
-		"ValueOnly":    {"a value alone is no reason", `[{"rowNum":4,"status":"'Zoë'"}]`, []RowError{{ptr[int64](4), seeEndpoint}}},
+		"Status": {
+			"the reason is the status", `[{"rowNum":1,"status":"74234: Invalid prospect address","response":"Zoë"}]`,
+			[]RowError{{new(int64(1)), "74234: Invalid prospect address"}},
+		},
+		"Error": {
+			"unless that is ERROR", `[{"rowNum":2,"status":"ERROR","error":"The name is missing","response":"Zoë"}]`,
+			[]RowError{{new(int64(2)), "The name is missing"}},
+		},
+		"LowerError":   {"in any case", `[{"rowNum":2,"status":" error ","error":"The name is missing"}]`, []RowError{{new(int64(2)), "The name is missing"}}},
+		"ResponseOnly": {"a response echoes the row", `[{"rowNum":3,"status":"ERROR","response":"Zoë"}]`, []RowError{{new(int64(3)), seeEndpoint}}},
+		"Nothing":      {"so may anything else", `[{"rowNum":"4","name":"Zoë"}]`, []RowError{{new(int64(4)), seeEndpoint}}},
+		"ValueOnly":    {"a value alone is no reason", `[{"rowNum":4,"status":"'Zoë'"}]`, []RowError{{new(int64(4)), seeEndpoint}}},
 		"String":       {"what the schema says", `["The name is missing"]`, []RowError{{nil, "The name is missing"}}},
 		"Odd":          {"anything else", `[7,null,[],{"rowNum":-1,"status":{"a":1}}]`, []RowError{{nil, seeEndpoint}, {nil, seeEndpoint}, {nil, seeEndpoint}, {nil, seeEndpoint}}},
-		"ErrorObject":  {"an error of the provider", `[{"rowNum":5,"status":"ERROR","error":{"message":"Zoë"}}]`, []RowError{{ptr[int64](5), seeEndpoint}}},
+		"ErrorObject":  {"an error of the provider", `[{"rowNum":5,"status":"ERROR","error":{"message":"Zoë"}}]`, []RowError{{new(int64(5)), seeEndpoint}}},
 		"Empty":        {"no errors", `[]`, []RowError{}},
 	}
 	for name, tc := range cases {
@@ -46,8 +50,10 @@ func TestDecodeRowErrors(t *testing.T) {
 
 func TestReduce(t *testing.T) {
 	cases := map[string]struct{ reason, words, want string }{
-		"Unique": {"PostgreSQL's detail holds the value", `ERROR: duplicate key value violates unique constraint "contacts_pkey" Detail: Key (contact_id)=(2105) already exists.`,
-			`ERROR: duplicate key value violates unique constraint "contacts_pkey" Detail: Key (contact_id)=(…) already exists.`},
+		"Unique": {
+			"PostgreSQL's detail holds the value", `ERROR: duplicate key value violates unique constraint "contacts_pkey" Detail: Key (contact_id)=(2105) already exists.`,
+			`ERROR: duplicate key value violates unique constraint "contacts_pkey" Detail: Key (contact_id)=(…) already exists.`,
+		},
 		"UniqueParens": {"a value with brackets of its own", `Key (name)=(Smith (Jr)) already exists.`, `Key (name)=(…) already exists.`},
 		"UniqueTrick":  {"a value that closes early", `Key (name)=(a) Smith) already exists.`, `Key (name)=(…) already exists.`},
 		"ManyColumns":  {"a key of two columns", `Key (first, last)=(Zoë, Smith) already exists.`, `Key (first, last)=(…) already exists.`},

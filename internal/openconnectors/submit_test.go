@@ -50,7 +50,7 @@ func receive(r *http.Request) (received, error) {
 	}
 	for {
 		p, err := parts.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return got, nil
 		}
 		if err != nil {
@@ -72,15 +72,19 @@ func TestSubmitOnTheWire(t *testing.T) {
 		want   received
 	}{
 		"Plain": {"the documented call", func(*Upload) {}, received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{plain}}},
-		"MetaData": {"metaData is one JSON text, before the file", func(u *Upload) { u.MetaData = json.RawMessage(`{"action":"upsert"}`) },
-			received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{{`form-data; name="metaData"|`, `{"action":"upsert"}`}, plain}}},
+		"MetaData": {
+			"metaData is one JSON text, before the file", func(u *Upload) { u.MetaData = json.RawMessage(`{"action":"upsert"}`) },
+			received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{{`form-data; name="metaData"|`, `{"action":"upsert"}`}, plain}},
+		},
 		"Label":       {"?path= is sent if set", func(u *Upload) { u.Path = "/a b.csv" }, received{URI: "/elements/api-v2/bulk/contacts?path=%2Fa+b.csv", Parts: []part{plain}}},
 		"Callback":    {"in its header", func(u *Upload) { u.CallbackURL = "https://cb/x" }, received{URI: "/elements/api-v2/bulk/contacts", Callback: "https://cb/x", Parts: []part{plain}}},
 		"Object":      {"one segment", func(u *Upload) { u.Object = "my table/x" }, received{URI: "/elements/api-v2/bulk/my%20table%2Fx", Parts: []part{plain}}},
 		"UnknownSize": {"chunked", func(u *Upload) { u.Size = -1 }, received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{plain}}},
 		"EmptyFile":   {"no rows", func(u *Upload) { u.File, u.Size = strings.NewReader(""), 0 }, received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{{plain.Header, ""}}}},
-		"FileName": {"a name can't leave its quotes", func(u *Upload) { u.FileName, u.ContentType = "a\"b\r\nX: y", "application/json" },
-			received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{{`form-data; name="file"; filename="a\"b%0D%0AX: y"|application/json`, contacts}}}},
+		"FileName": {
+			"a name can't leave its quotes", func(u *Upload) { u.FileName, u.ContentType = "a\"b\r\nX: y", "application/json" },
+			received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{{`form-data; name="file"; filename="a\"b%0D%0AX: y"|application/json`, contacts}}},
+		},
 		"OneByteReads": {"however the file comes", func(u *Upload) { u.File = iotest.OneByteReader(strings.NewReader(contacts)) }, received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{plain}}},
 		"DataWithEOF":  {"the last bytes with the end", func(u *Upload) { u.File = iotest.DataErrReader(strings.NewReader(contacts)) }, received{URI: "/elements/api-v2/bulk/contacts", Parts: []part{plain}}},
 	}
@@ -366,7 +370,7 @@ func TestSubmitWithholdsTheBoundary(t *testing.T) {
 		for _, mayBeAccepted := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%t", name, mayBeAccepted), func(t *testing.T) {
 				var form atomic.Pointer[error]
-				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 					_, err := receive(r)
 					form.Store(&err)
 				}))
