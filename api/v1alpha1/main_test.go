@@ -24,8 +24,8 @@ import (
 // One control plane serves all tests of the package: a start costs seconds, and
 // so does the first object of each new kind.
 var (
-	controlPlane *envtest.Environment
-	api          client.Client
+	api  client.Client
+	user *envtest.AuthenticatedUser
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // run starts a control plane with the CRDs, which is also the test that their
 // rules keep to the API server's cost budget, and runs the tests against it.
 func run(m *testing.M) (code int, err error) {
-	controlPlane = &envtest.Environment{
+	controlPlane := &envtest.Environment{
 		CRDDirectoryPaths:        []string{filepath.Join("..", "..", "config", "crd", "bases")},
 		ErrorIfCRDPathMissing:    true,
 		ControlPlaneStartTimeout: time.Minute,
@@ -61,13 +61,20 @@ func run(m *testing.M) (code int, err error) {
 	if api, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
 		return 1, fmt.Errorf("cannot make a client: %w", err)
 	}
+	if user, err = controlPlane.AddUser(envtest.User{Name: "administrator", Groups: []string{"system:masters"}}, nil); err != nil {
+		return 1, fmt.Errorf("cannot add a user for kubectl: %w", err)
+	}
 	return m.Run(), nil
 }
 
 // kubectl runs the control plane's own kubectl as an administrator and returns what it prints.
 func kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	stdout, stderr, err := controlPlane.ControlPlane.KubeCtl().Run(args...)
+	tool, err := user.Kubectl()
+	if err != nil {
+		t.Fatalf("cannot prepare kubectl: %v", err)
+	}
+	stdout, stderr, err := tool.Run(args...)
 	if err != nil {
 		said, readErr := io.ReadAll(stderr)
 		t.Fatalf("kubectl %s: %v\n%s (%v)", strings.Join(args, " "), err, said, readErr)

@@ -30,13 +30,15 @@ func TestDefaults(t *testing.T) {
 			"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 10},
 			"polling": changes{"minIntervalSeconds": 2, "maxIntervalSeconds": 300},
 		}},
-		{name: "ConnectorInstance in part", reason: "what is given stays, what is beside it is filled in", bare: bareConnector,
+		{
+			name: "ConnectorInstance in part", reason: "what is given stays, what is beside it is filled in", bare: bareConnector,
 			with: changes{"spec.limits": changes{"requestsPerSecond": 3}, "spec.polling": changes{"minIntervalSeconds": 9}}, want: changes{
 				"baseURL": "https://crm.example.com/elements/api-v2", "credentialsRef": changes{"name": "crm-db"},
 				"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "discoveryIntervalSeconds": 600,
 				"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 3},
 				"polling": changes{"minIntervalSeconds": 9, "maxIntervalSeconds": 300},
-			}},
+			},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			made := object(t, tc.bare, tc.with)
@@ -61,7 +63,8 @@ func TestNewObjects(t *testing.T) {
 		},
 	}
 	forged := changes{"status": changes{"observedGeneration": 1, "conditions": list{changes{
-		"type": "Ready", "status": "True", "reason": "Complete", "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z"}}}}
+		"type": "Ready", "status": "True", "reason": "Complete", "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z",
+	}}}}
 	for _, tc := range []struct {
 		name, reason string
 		object       client.Object
@@ -153,10 +156,12 @@ func TestSelectableFields(t *testing.T) {
 	job := object(t, bareBulkJob, changes{"spec.object": "selected", "spec.connectorRef.name": "selected"})
 	receipt := object(t, bareReceipt, changes{"spec.object": "selected", "record.outcome": "Abandoned"})
 	connector := object(t, bareConnector, nil)
-	for _, made := range []*unstructured.Unstructured{job, receipt, connector,
+	for _, made := range []*unstructured.Unstructured{
+		job, receipt, connector,
 		object(t, bareBulkJob, changes{"metadata.name": "other"}),
 		object(t, bareReceipt, changes{"metadata.name": receiptID}),
-		object(t, bareConnector, changes{"metadata.name": "other"})} {
+		object(t, bareConnector, changes{"metadata.name": "other"}),
+	} {
 		if err := api.Create(t.Context(), made); err != nil {
 			t.Fatal(err)
 		}
@@ -230,8 +235,10 @@ func unwrapped(page string) string {
 
 func TestKubectlGet(t *testing.T) {
 	for _, tc := range []struct{ kind, bare, wide, columns string }{
-		{kind: "bj", bare: bareBulkJob, columns: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE",
-			wide: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE JOB SENT BYTES RECEIPT SUBMITTED FINISHED"},
+		{
+			kind: "bj", bare: bareBulkJob, columns: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE",
+			wide: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE JOB SENT BYTES RECEIPT SUBMITTED FINISHED",
+		},
 		{kind: "ci", bare: bareConnector, columns: "NAME ENDPOINT OBJECTS READY REASON AGE", wide: "NAME ENDPOINT OBJECTS READY REASON AGE URL INSTANCE DISCOVERED"},
 		{kind: "br", bare: bareReceipt, columns: "NAME OBJECT TARGET STATE OUTCOME JOB AGE", wide: "NAME OBJECT TARGET STATE OUTCOME JOB AGE FOR FINISHED"},
 	} {

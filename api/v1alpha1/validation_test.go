@@ -90,13 +90,15 @@ var bulkJobs = []admission{
 	{name: "object jobs", reason: "a route of the API", with: changes{"spec.object": "jobs"}, refusal: routes},
 	{name: "object jobs2", reason: "only the routes themselves are reserved", with: changes{"spec.object": "jobs2"}},
 	{name: "object with a slash", reason: "an object is one segment of a path", with: changes{"spec.object": "a/b"}, refusal: "spec.object"},
-	{name: "object dot dot", reason: "no way up the path", with: changes{"spec.object": ".."}, refusal: "spec.object"},
+	{name: "object that is a way up", reason: "no way up the path", with: changes{"spec.object": ".."}, refusal: "spec.object"},
 	{name: "object with a space", reason: "no object is called so", with: changes{"spec.object": "a b"}, refusal: "spec.object"},
 	{name: "object with a newline", reason: "a line end would start another header", with: changes{"spec.object": "a\n"}, refusal: "spec.object"},
 	{name: "empty object", reason: "an empty name is no name", with: changes{"spec.object": ""}, refusal: "spec.object"},
 
-	{name: "all policies", reason: "every word of every enum that isn't a default", with: changes{"spec.format": "JSON", "spec.objectCheck": "Warn",
-		"spec.duplicatePolicy": "Fail", "spec.deletionPolicy": "Cancel", "spec.suspend": true, "spec.cancel": true}},
+	{name: "all policies", reason: "every word of every enum that isn't a default", with: changes{
+		"spec.format": "JSON", "spec.objectCheck": "Warn",
+		"spec.duplicatePolicy": "Fail", "spec.deletionPolicy": "Cancel", "spec.suspend": true, "spec.cancel": true,
+	}},
 	{name: "format", reason: "an unknown format", with: changes{"spec.format": "XML"}, refusal: "Unsupported value"},
 	{name: "action", reason: "enums are CamelCase", with: changes{"spec.action": "create"}, refusal: "Unsupported value"},
 	{name: "objectCheck", reason: "an unknown check", with: changes{"spec.objectCheck": "Off"}, refusal: "Unsupported value"},
@@ -129,8 +131,10 @@ var sources = []admission{
 	{name: "source name", reason: "no ConfigMap is called so", with: changes{"spec.source.configMap.name": "Contacts"}, refusal: "spec.source.configMap.name"},
 	{name: "source key", reason: "no key has a slash", with: changes{"spec.source.configMap.key": "a/b.csv"}, refusal: "spec.source.configMap.key"},
 	{name: "source without key", reason: "a ConfigMap has many", with: changes{"spec.source.configMap.key": nil}, refusal: "Required value"},
-	{name: "store in full", reason: "every field of an object store", with: changes{"spec.source": changes{"objectStore": changes{"url": "s3://bucket/a/b.csv",
-		"endpoint": "https://minio.example.com:9000", "region": "eu-central-1", "versionID": "3/L4kqtJ", "credentialsRef": changes{"name": "s3"}}}}},
+	{name: "store in full", reason: "every field of an object store", with: changes{"spec.source": changes{"objectStore": changes{
+		"url":      "s3://bucket/a/b.csv",
+		"endpoint": "https://minio.example.com:9000", "region": "eu-central-1", "versionID": "3/L4kqtJ", "credentialsRef": changes{"name": "s3"},
+	}}}},
 	{name: "store over http", reason: "files of people's data don't travel in the open", with: changes{"spec.source": changes{"objectStore": changes{"url": "http://host/a.csv"}}}, refusal: "url"},
 	{name: "store on disk", reason: "the operator's own files are no source", with: changes{"spec.source": changes{"objectStore": changes{"url": "file:///etc/passwd"}}}, refusal: "url"},
 	{name: "store without path", reason: "a bucket is no file", with: changes{"spec.source": changes{"objectStore": changes{"url": "s3://bucket"}}}, refusal: "url"},
@@ -163,8 +167,10 @@ func parameters() []admission {
 		{name: "parameter that is a number", reason: "metaData values are strings", with: changes{"spec.parameters": changes{"a": 7}}, refusal: "must be of type string"},
 	}
 	for _, taken := range []string{"format", "action", "identifierFieldName", "primaryKeyName", "bulkUploadRecordSize", "callback-payload"} {
-		cases = append(cases, admission{name: "parameter " + taken, reason: "two fields would say different things",
-			with: changes{"spec.parameters": changes{taken: "v"}}, refusal: reserved})
+		cases = append(cases, admission{
+			name: "parameter " + taken, reason: "two fields would say different things",
+			with: changes{"spec.parameters": changes{taken: "v"}}, refusal: reserved,
+		})
 	}
 	return cases
 }
@@ -250,9 +256,11 @@ const intervals = "minIntervalSeconds must not exceed maxIntervalSeconds"
 
 var connectors = []admission{
 	{name: "bare", reason: "the least that is needed is enough"},
-	{name: "full", reason: "every field of a connector", with: changes{"spec.hub": "db", "spec.targetID": "crm-production", "spec.jobListing": "None",
+	{name: "full", reason: "every field of a connector", with: changes{
+		"spec.hub": "db", "spec.targetID": "crm-production", "spec.jobListing": "None",
 		"spec.callback": changes{"signatureKeyRef": key}, "spec.tls": changes{"caRef": key}, "spec.deduplication": "Attempt",
-		"spec.truncatedUploads": "MayBeAccepted", "spec.checkBeforeSend": true, "spec.suspend": true}},
+		"spec.truncatedUploads": "MayBeAccepted", "spec.checkBeforeSend": true, "spec.suspend": true,
+	}},
 	{name: "no baseURL", reason: "nobody guesses where to", with: changes{"spec.baseURL": nil}, refusal: "Required value"},
 	{name: "no credentials", reason: "nothing is sent without a key", with: changes{"spec.credentialsRef": nil}, refusal: "Required value"},
 	{name: "baseURL of a host", reason: "a path is not needed", with: changes{"spec.baseURL": "http://127.0.0.1:8080"}},

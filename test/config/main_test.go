@@ -31,9 +31,9 @@ const (
 )
 
 var (
-	controlPlane *envtest.Environment
-	config       *rest.Config
-	scheme       = runtime.NewScheme()
+	config *rest.Config
+	user   *envtest.AuthenticatedUser
+	scheme = runtime.NewScheme()
 	// admin is a client of a cluster administrator.
 	admin client.Client
 )
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 
 // run starts a control plane, installs config/default into it with kubectl, and runs the tests.
 func run(m *testing.M) (code int, err error) {
-	controlPlane = &envtest.Environment{ControlPlaneStartTimeout: time.Minute}
+	controlPlane := &envtest.Environment{ControlPlaneStartTimeout: time.Minute}
 	if config, err = controlPlane.Start(); err != nil {
 		return 1, fmt.Errorf("cannot start a control plane: %w\n"+
 			"Run make test, or set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl", err)
@@ -66,6 +66,9 @@ func run(m *testing.M) (code int, err error) {
 	if admin, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
 		return 1, fmt.Errorf("cannot make a client: %w", err)
 	}
+	if user, err = controlPlane.AddUser(envtest.User{Name: "administrator", Groups: []string{"system:masters"}}, nil); err != nil {
+		return 1, fmt.Errorf("cannot add a user for kubectl: %w", err)
+	}
 	if _, err := kubectl("apply", "--server-side", "-k", filepath.Join(root, "config", "default")); err != nil {
 		return 1, err
 	}
@@ -77,7 +80,11 @@ func run(m *testing.M) (code int, err error) {
 
 // kubectl runs the control plane's own kubectl as an administrator and returns what it prints.
 func kubectl(args ...string) (string, error) {
-	stdout, stderr, err := controlPlane.ControlPlane.KubeCtl().Run(args...)
+	tool, err := user.Kubectl()
+	if err != nil {
+		return "", fmt.Errorf("cannot prepare kubectl: %w", err)
+	}
+	stdout, stderr, err := tool.Run(args...)
 	if err != nil {
 		said, readErr := io.ReadAll(stderr)
 		if readErr != nil {

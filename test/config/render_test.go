@@ -202,11 +202,13 @@ func TestAlerts(t *testing.T) {
 		Spec struct {
 			Groups []struct {
 				Rules []struct {
-					Alert, Expr         string
-					Labels, Annotations map[string]string
-				}
-			}
-		}
+					Alert       string            `json:"alert"`
+					Expr        string            `json:"expr"`
+					Labels      map[string]string `json:"labels"`
+					Annotations map[string]string `json:"annotations"`
+				} `json:"rules"`
+			} `json:"groups"`
+		} `json:"spec"`
 	}
 	if err := json.Unmarshal(text, &rules); err != nil {
 		t.Fatal(err)
