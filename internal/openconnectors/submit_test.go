@@ -393,6 +393,21 @@ func TestSubmitWithholdsTheBoundary(t *testing.T) {
 	}
 }
 
+// TestSubmitNamesTheFirstCause has a server that answers a cut with a refusal of its own.
+func TestSubmitNamesTheFirstCause(t *testing.T) {
+	fault := errors.New("the receipt is fenced")
+	transport := roundTrip(func(req *http.Request) (*http.Response, error) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		return &http.Response{StatusCode: 400, Header: http.Header{}, Body: http.NoBody}, nil
+	})
+	u := upload(contacts)
+	u.BeforeBoundary = func(context.Context) error { return fault }
+	attempt := New(&url.URL{Scheme: "https", Host: "example.com"}, "", testCredentials, nil, transport).Submit(t.Context(), u)
+	if attempt.Outcome != NotSent || attempt.StatusCode != 400 || !errors.Is(attempt.Err, fault) {
+		t.Errorf("got %+v, want NotSent because %v", attempt, fault)
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
