@@ -164,7 +164,7 @@ func (l *load) Put(ctx context.Context, b endpoint.Batch) (job endpoint.Job, err
 		if _, err := tx.Exec(ctx, "set constraints all immediate"); err != nil {
 			return err
 		}
-		if err := l.narrow(ctx, &b, 0, b.Len()); err != nil {
+		if err := l.narrow(ctx, &b); err != nil {
 			return err
 		}
 		job, err = advance(ctx, tx, l.job.ID, b.First-1, b.First-1+int64(b.Len()), l.failed, l.maxErrors)
@@ -176,51 +176,52 @@ func (l *load) Put(ctx context.Context, b endpoint.Batch) (job endpoint.Job, err
 	return job, nil
 }
 
-// narrow puts the rows from i up to but without j. Where they fail it cuts them into the rows before the one that the
-// server names, that one, and the rest; or into halves if it names none. The name is only a hint: what is blamed in
-// the end is a row that failed alone.
-func (l *load) narrow(ctx context.Context, b *endpoint.Batch, i, j int) error {
-	for i < j {
-		err := l.try(ctx, b.Text(i, j), j-i)
-		if err == nil {
-			return nil
-		}
-		if classify(err) != ofRow {
+// narrow puts all rows of the batch but those at fault, in as few tries as it can. A try that fails is cut before the
+// row that the server names, or in half if it names none; the name is only a hint, as a row is blamed only for failing
+// alone. Once past a fault, tries grow with the run of good rows, so that faults close to each other cost little.
+func (l *load) narrow(ctx context.Context, b *endpoint.Batch) error {
+	end := b.Len() // of the next try
+	fault := 0     // a row before this one is known to be at fault
+	run := 0       // good rows since the last fault
+	for i := 0; i < b.Len(); {
+		err := l.try(ctx, b.Text(i, end), end-i)
+		switch {
+		case err != nil && classify(err) != ofRow:
 			return err
+		case err != nil && end-i > 1:
+			end, fault = cut(b, i, end, err)
+			continue
+		case err == nil:
+			run += end - i
 		}
-		if j-i == 1 {
+		stride := max(1, 2*run)
+		if err != nil {
 			l.blame(b.First+int64(i), err)
-			return nil
+			run = 0
 		}
-		at, named := hint(b, i, j, err)
-		if err := l.narrow(ctx, b, i, at); err != nil {
-			return err
+		i = end
+		if fault > i {
+			stride = max(1, (fault-i)/2)
 		}
-		i = at
-		if named {
-			if err := l.narrow(ctx, b, at, at+1); err != nil {
-				return err
-			}
-			i++
-		}
+		end = min(i+stride, b.Len())
 	}
 	return nil
 }
 
-// hint says where to cut: at the row that the error's context names by its line, or in the middle.
-func hint(b *endpoint.Batch, i, j int, err error) (at int, named bool) {
+// cut says where a shorter try should end, and before which row the fault must be.
+func cut(b *endpoint.Batch, i, j int, err error) (end, fault int) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		if place := copyPlace.FindStringSubmatch(pg.Where); place != nil {
 			line, _ := strconv.Atoi(place[1])
 			for at := i; at < j; at++ {
 				if line -= bytes.Count(b.Text(at, at+1), []byte{'\n'}); line <= 0 {
-					return at, true
+					return max(at, i+1), at + 1
 				}
 			}
 		}
 	}
-	return i + (j-i)/2, false
+	return i + (j-i)/2, j
 }
 
 func (l *load) blame(row int64, err error) {
