@@ -32,7 +32,6 @@ const (
 	ReasonConnectorNotReady  = "ConnectorNotReady"
 	ReasonConnectorSuspended = "ConnectorSuspended"
 	ReasonSourceNotFound     = "SourceNotFound"
-	ReasonSourceUnreadable   = "SourceUnreadable"
 	ReasonSourceChanged      = "SourceChanged"
 	ReasonUploadSlot         = "WaitingForUploadSlot"
 	ReasonRunningLoad        = "WaitingForRunningLoad"
@@ -48,6 +47,7 @@ const (
 	ReasonSourceNotPermitted = "SourceNotPermitted"
 	ReasonSourceNotSupported = "SourceNotSupported"
 	ReasonSourceInvalid      = "SourceInvalid"
+	ReasonSourceUnreadable   = "SourceUnreadable"
 	ReasonSourceTooLarge     = "SourceTooLarge"
 	ReasonContentMismatch    = "ContentMismatch"
 	ReasonObjectUnknown      = "ObjectUnknown"
@@ -56,34 +56,32 @@ const (
 	ReasonSentTwice          = "SentTwice"
 	ReasonRemoteForgot       = "RemoteForgot"
 	ReasonUnknownState       = "UnknownState"
+	ReasonReceiptConflict    = "ReceiptConflict"
 
 	// The end.
 
-	ReasonAlreadyLoaded   = "AlreadyLoaded"
-	ReasonDuplicate       = "Duplicate"
-	ReasonAlreadyFailed   = "AlreadyFailed"
-	ReasonRowsFailed      = "RowsFailed"
-	ReasonCountMismatch   = "CountMismatch"
-	ReasonNothingLoaded   = "NothingLoaded"
-	ReasonRemoteFailed    = "RemoteFailed"
-	ReasonCancelled       = "Cancelled"
-	ReasonBackoffLimit    = "BackoffLimitExceeded"
-	ReasonDeadline        = "DeadlineExceeded"
-	ReasonAbandoned       = "Abandoned"
-	ReasonNotSupported    = "NotSupported"
-	ReasonReceiptConflict = "ReceiptConflict"
+	ReasonAlreadyLoaded = "AlreadyLoaded"
+	ReasonDuplicate     = "Duplicate"
+	ReasonAlreadyFailed = "AlreadyFailed"
+	ReasonRowsFailed    = "RowsFailed"
+	ReasonCountMismatch = "CountMismatch"
+	ReasonRemoteFailed  = "RemoteFailed"
+	ReasonCancelled     = "Cancelled"
+	ReasonBackoffLimit  = "BackoffLimitExceeded"
+	ReasonDeadline      = "DeadlineExceeded"
+	ReasonAbandoned     = "Abandoned"
 )
 
 // Reasons of a ConnectorInstance's conditions.
 const (
 	ReasonDiscovered              = "Discovered"
-	ReasonDiscovering             = "Discovering"
 	ReasonDiscoveryFailed         = "DiscoveryFailed"
 	ReasonCredentialsNotFound     = "CredentialsNotFound"
 	ReasonCredentialsNotPermitted = "CredentialsNotPermitted"
 	ReasonCredentialsInvalid      = "CredentialsInvalid"
 	ReasonCredentialsRefused      = "CredentialsRefused"
 	ReasonAddressRefused          = "AddressRefused"
+	ReasonNotSupported            = "NotSupported"
 )
 
 // LabelUse must stand on a Secret before the operator reads it, with the value
