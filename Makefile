@@ -106,9 +106,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s).
 .PHONY: verify
 verify: ## Fail if generated code, manifests or docs are stale; they are fresh afterwards.
 	$(call say,Generating all anew and comparing)
-	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; tar cf - $(GENERATED) | tar xf - -C "$$before"; \
+	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; tar cf - $(wildcard $(GENERATED)) | tar xf - -C "$$before"; \
 	$(MAKE) generate manifests docs; stale=0; \
-	for path in $(GENERATED); do diff -ru "$$before/$$path" "$$path" || stale=1; done; \
+	for path in $(GENERATED); do diff -ruN "$$before/$$path" "$$path" || stale=1; done; \
 	if [ $$stale = 1 ]; then echo 'Stale: the lines above were generated just now. Look at them and commit them.'; exit 1; fi; \
 	echo 'Fresh: generated code, manifests and reference.'
 

@@ -51,7 +51,8 @@ published() {
 	minor=$(go list -m -f '{{.Version}}' k8s.io/client-go | sed -E 's/^v0\.([0-9]+)\..*/1.\1/')
 	if [ -n "${ENVTEST_INDEX:-}" ]; then index=(--index "$ENVTEST_INDEX"); fi
 	say "looking for published binaries of Kubernetes $minor (at most $index_seconds s without a network)"
-	if ! go -C hack/tools build -o "$setup" sigs.k8s.io/controller-runtime/tools/setup-envtest >&2; then
+	# Built with the flags of the build from source, which then finds the standard library compiled.
+	if ! CGO_ENABLED=0 go -C hack/tools build -trimpath -o "$setup" sigs.k8s.io/controller-runtime/tools/setup-envtest >&2; then
 		say "cannot build setup-envtest"
 		return 1
 	fi
