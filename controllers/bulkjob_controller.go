@@ -185,13 +185,7 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 // say shows a verdict about a job that is bound to nothing yet.
 func (r *JobReconciler) say(job *v1alpha1.BulkJob, said verdict) turn {
 	status := *job.Status.DeepCopy()
-	resumed := said.phase != phaseSuspended && isTrue(status.Conditions, v1alpha1.ConditionSuspended)
-	if said.phase == phaseSuspended {
-		status.StartTime = nil
-	} else if status.StartTime == nil || resumed {
-		t := metav1.NewTime(r.shared.now().Truncate(time.Second))
-		status.StartTime = &t
-	}
+	status.StartTime = startTime(job, said, r.shared.now())
 	if status.BindingHash != "" && status.BindingHash != bindingHash(&job.Spec) {
 		status.State, status.JobID, status.Source, status.Upload = "", "", nil, nil
 		status.Rows, status.RowErrors, status.SubmitTime = nil, nil, nil
@@ -221,9 +215,11 @@ func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkRec
 		return turn{}
 	}
 	wake(r.shared.receiptEvents, earlier)
-	status := settle(job, *job.Status.DeepCopy(), progressing(v1alpha1.ReasonRunningLoad,
-		"the spec names other content now; it is sent when the load "+earlier.Name+" has ended"), r.shared.now())
-	return turn{status: &status, said: progressing(v1alpha1.ReasonRunningLoad, ""), after: quietStart, priority: priorityFollow}
+	said := progressing(v1alpha1.ReasonRunningLoad, "the spec names other content now; it is sent when the load "+earlier.Name+" has ended")
+	status := *job.Status.DeepCopy()
+	status.StartTime = startTime(job, said, r.shared.now())
+	status = settle(job, status, said, r.shared.now())
+	return turn{status: &status, said: said, after: quietStart, priority: priorityFollow}
 }
 
 // publish writes the status if it says anything new, in one patch, and tells the rest of the world afterwards.

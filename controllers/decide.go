@@ -49,6 +49,11 @@ type connectorView struct {
 	perSecond float64
 }
 
+// elsewhere is true if the connector is known to reach another instance than the one that a load was claimed for.
+func (c *connectorView) elsewhere(record *v1alpha1.BulkReceiptRecord) bool {
+	return c.fingerprint != "" && c.fingerprint != record.TargetFingerprint
+}
+
 // loadView is all that a decision about a load depends on.
 type loadView struct {
 	receipt   *v1alpha1.BulkReceipt
@@ -74,9 +79,22 @@ func decideLoad(v *loadView) step {
 		return decideOpen(v, &last)
 	case v1alpha1.AttemptUnknown:
 		return step{do: doHold, message: last.Message}
-	default:
-		return decideAgain(v, &last)
 	}
+	if doubtful(v.receipt) || last.Outcome == v1alpha1.AttemptAccepted {
+		return step{do: doHold, message: "an earlier attempt may have been taken, and left no job to follow"}
+	}
+	return decideAgain(v, &last)
+}
+
+// doubtful is true unless every attempt before the last was proven not to have been taken.
+func doubtful(receipt *v1alpha1.BulkReceipt) bool {
+	attempts := receipt.Record.Attempts
+	for i := range len(attempts) - 1 {
+		if o := attempts[i].Outcome; o != v1alpha1.AttemptNotSent && o != v1alpha1.AttemptRejected {
+			return true
+		}
+	}
+	return false
 }
 
 // decideOpen is about an attempt that has no outcome yet.
@@ -95,8 +113,12 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 		return step{do: doWait, after: recheckDelay}
 	case v.known.begun:
 		return step{do: doWait, after: recordingDelay} // its outcome is being recorded
+	case doubtful(v.receipt):
+		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "an earlier attempt may have been taken"}
 	case job == nil:
 		return step{do: doRelease, reason: why, message: notWantedMessage(why)}
+	case v.connector.elsewhere(&v.receipt.Record):
+		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "the connector reaches another instance now"}
 	case !v.known.inHand:
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "its content was no longer at hand"}
 	default:
@@ -113,6 +135,9 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	if v.receipt.Record.Rejections > backoffLimit(job) {
 		return step{do: doEnd, reason: v1alpha1.ReasonBackoffLimit,
 			message: fmt.Sprintf("the endpoint refused the file %d times; the last time: %s", v.receipt.Record.Rejections, last.Message)}
+	}
+	if v.connector.elsewhere(&v.receipt.Record) {
+		return step{do: doWait, after: recheckDelay}
 	}
 	if left := retryAt(v.receipt, last).Sub(v.now); left > 0 {
 		return step{do: doWait, after: left}
@@ -240,9 +265,9 @@ func deadlinePassed(job *v1alpha1.BulkJob, now time.Time) bool {
 	return ok && !now.Before(at)
 }
 
-// deadline is when a job's activeDeadlineSeconds end; false if it has none.
+// deadline is when a job's activeDeadlineSeconds end; false if it has none, or none yet.
 func deadline(job *v1alpha1.BulkJob) (time.Time, bool) {
-	if job.Spec.ActiveDeadlineSeconds == nil || job.Spec.Suspend {
+	if job.Spec.ActiveDeadlineSeconds == nil || job.Spec.Suspend || startsAnew(job) {
 		return time.Time{}, false
 	}
 	start := job.CreationTimestamp.Time
@@ -250,6 +275,12 @@ func deadline(job *v1alpha1.BulkJob) (time.Time, bool) {
 		start = job.Status.StartTime.Time
 	}
 	return start.Add(time.Duration(*job.Spec.ActiveDeadlineSeconds) * time.Second), true
+}
+
+// startsAnew is true for a job that goes on after it was suspended, or had
+// ended, and whose status does not say so yet: its time begins now.
+func startsAnew(job *v1alpha1.BulkJob) bool {
+	return isTrue(job.Status.Conditions, v1alpha1.ConditionSuspended) || job.Status.CompletionTime != nil && !finished(job)
 }
 
 func backoffLimit(job *v1alpha1.BulkJob) int32 {

@@ -15,6 +15,9 @@ import (
 // unknownStateAfter is how long a state word that nobody knows may stay before the job is Stalled.
 const unknownStateAfter = 24 * time.Hour
 
+// maxQuoted bounds what a message quotes of another, so that its own words are not cut off.
+const maxQuoted = 256
+
 // jobView is all that a job's status depends on.
 type jobView struct {
 	job       *v1alpha1.BulkJob
@@ -49,9 +52,7 @@ func mirror(v *jobView) (v1alpha1.BulkJobStatus, verdict) {
 	if record.JobID != "" && record.Source != nil && record.Source.Bytes != nil {
 		status.Upload = &v1alpha1.UploadStatus{BytesSent: *record.Source.Bytes, BytesTotal: record.Source.Bytes}
 	}
-	if status.StartTime == nil {
-		status.StartTime = startTime(v)
-	}
+	status.StartTime = startTime(v.job, said, takenUp(v))
 	if v.late {
 		none := int64(0)
 		status.Rows = &v1alpha1.RowCounts{Sent: &none}
@@ -65,26 +66,45 @@ func settle(job *v1alpha1.BulkJob, status v1alpha1.BulkJobStatus, said verdict, 
 	status.ObservedGeneration = job.Generation
 	if said.finished() && job.Spec.TTLSecondsAfterFinished != nil {
 		if owner := gitOpsOwner(job); owner != "" {
-			said.message += "; ttlSecondsAfterFinished is ignored, since " + owner + " owns the object and would make it anew"
+			note := "; ttlSecondsAfterFinished is ignored, since " + owner + " owns the object and would make it anew"
+			said.message = truncate(said.message, maxMessage-len(note)) + note
 		}
 	}
 	setConditions(&status.Conditions, said, job.Generation)
 	switch {
 	case !said.finished():
 		status.CompletionTime = nil
-	case status.CompletionTime == nil:
+	case status.CompletionTime == nil || startsAnew(job):
 		t := metav1.NewTime(now.Truncate(time.Second))
 		status.CompletionTime = &t
 	}
 	return status
 }
 
-func startTime(v *jobView) *metav1.Time {
-	t := metav1.NewTime(v.now.Truncate(time.Second))
-	if !v.late && v.receipt.Record.ClaimedFor.UID == string(v.job.UID) && len(v.receipt.Record.Attempts) > 0 {
-		t = metav1.NewTime(v.receipt.Record.Attempts[0].At.Truncate(time.Second))
+// startTime is since when a job has been active; nil while it is suspended.
+func startTime(job *v1alpha1.BulkJob, said verdict, takenUp time.Time) *metav1.Time {
+	if said.phase == phaseSuspended {
+		return nil
 	}
+	if job.Status.StartTime != nil && !startsAnew(job) {
+		return job.Status.StartTime
+	}
+	t := metav1.NewTime(takenUp.Truncate(time.Second))
 	return &t
+}
+
+// takenUp is when a load was first claimed for a job, or now.
+func takenUp(v *jobView) time.Time {
+	record := &v.receipt.Record
+	if v.late || startsAnew(v.job) || record.ClaimedFor.UID != string(v.job.UID) {
+		return v.now
+	}
+	for i := range record.Attempts {
+		if at := record.Attempts[i].At.Time; !at.Before(v.job.CreationTimestamp.Time) { // older ones were another job's
+			return at
+		}
+	}
+	return v.now
 }
 
 // mergeRows is what the endpoint told, beside what was counted here.
@@ -107,9 +127,8 @@ func judge(v *jobView) verdict {
 		return stalled(v1alpha1.ReasonSentTwice, fmt.Sprintf(
 			"the endpoint took this load more than once, as jobs %s and %s: look for rows that are there twice",
 			record.JobID, strings.Join(record.OtherJobIDs, ", ")))
-	case v.connector.fingerprint != "" && v.connector.fingerprint != record.TargetFingerprint && (v.late || record.Outcome == ""):
-		return stalled(v1alpha1.ReasonLoadedElsewhere, "the connector now reaches another instance than the one that this load was sent to; "+
-			"nothing is sent, polled or cancelled. Point the connector back, or make another ConnectorInstance with a targetID of its own")
+	case v.connector.elsewhere(record) && (v.late || record.Outcome == ""):
+		return elsewhere()
 	case record.Outcome == "" && record.JobID != "":
 		return judgeRunning(v)
 	case record.Outcome == "":
@@ -133,6 +152,11 @@ func judge(v *jobView) verdict {
 	}
 }
 
+func elsewhere() verdict {
+	return stalled(v1alpha1.ReasonLoadedElsewhere, "the connector now reaches another instance than the one that this load was sent to; "+
+		"nothing is sent, polled or cancelled. Point the connector back, or make another ConnectorInstance with a targetID of its own")
+}
+
 // judgeRunning is about a load that the endpoint took and has not ended.
 func judgeRunning(v *jobView) verdict {
 	id, job := v.receipt.Record.JobID, v.job
@@ -143,10 +167,10 @@ func judgeRunning(v *jobView) verdict {
 		return failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed before the endpoint was done; its job "+id+" is asked to cancel unless another BulkJob wants it")
 	case job.Spec.Cancel:
 		return progressing(v1alpha1.ReasonCancelling, "the endpoint is asked to cancel its job "+id)
-	case v.connector.blocked != nil:
-		return *v.connector.blocked
 	case job.Spec.Suspend:
 		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended: the endpoint goes on with its job " + id + ", which is no longer followed"}
+	case v.connector.blocked != nil:
+		return *v.connector.blocked
 	case v.known.trouble != nil:
 		return *v.known.trouble
 	default:
@@ -156,8 +180,14 @@ func judgeRunning(v *jobView) verdict {
 
 // judgeUnsent is about a load that the endpoint has not taken.
 func judgeUnsent(v *jobView) verdict {
-	last := lastAttempt(v.receipt)
+	last, spec := lastAttempt(v.receipt), &v.job.Spec
 	switch {
+	case v.shared && spec.Cancel:
+		return failed(v1alpha1.ReasonCancelled, "this job was cancelled; the load goes on, since another job asks for it")
+	case v.shared && deadlinePassed(v.job, v.now):
+		return failed(v1alpha1.ReasonDeadline, notWantedMessage(v1alpha1.ReasonDeadline))
+	case v.shared && spec.Suspend:
+		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; the load goes on, since another job asks for it"}
 	case v.known.trouble != nil:
 		return *v.known.trouble
 	case last.Outcome == "" && last.Holder != v.known.holder:
@@ -189,7 +219,7 @@ func judgeLate(v *jobView) verdict {
 	what := fmt.Sprintf("this content was loaded %s for BulkJob %s as the endpoint's job %s", when, record.ClaimedFor.Name, record.JobID)
 	switch {
 	case earlier.phase == phaseFailed:
-		return failed(v1alpha1.ReasonAlreadyFailed, what+", and failed: "+earlier.message+"; "+again)
+		return failed(v1alpha1.ReasonAlreadyFailed, what+", and failed: "+truncate(earlier.message, maxQuoted)+"; "+again)
 	case v.job.Spec.DuplicatePolicy == v1alpha1.DuplicateFail:
 		return failed(v1alpha1.ReasonDuplicate, what+"; "+again)
 	default:
@@ -222,8 +252,8 @@ func judgeRows(job *v1alpha1.BulkJob, record *v1alpha1.BulkReceiptRecord) verdic
 
 func rowsFailedMessage(rows *v1alpha1.RowCounts, errors []v1alpha1.RowError) string {
 	message := fmt.Sprintf("%d rows failed", *rows.Failed)
-	if rows.Processed != nil {
-		message = fmt.Sprintf("%d of %d rows failed", *rows.Failed, *rows.Processed)
+	if total := totalRows(rows); total > 0 {
+		message = fmt.Sprintf("%d of %d rows failed", *rows.Failed, total)
 	}
 	for i, e := range errors {
 		if i == 3 {
@@ -239,7 +269,16 @@ func rowsFailedMessage(rows *v1alpha1.RowCounts, errors []v1alpha1.RowError) str
 	return message
 }
 
-// maxFailedRows is how many rows may fail: a number, or a part of what was processed.
+// totalRows is how many rows there were: those counted here, else those that
+// the endpoint tells of, which may or may not have the failed ones among them.
+func totalRows(rows *v1alpha1.RowCounts) int64 {
+	if rows.Sent != nil {
+		return *rows.Sent
+	}
+	return deref(rows.Processed)
+}
+
+// maxFailedRows is how many rows may fail: a number, or a part of all.
 func maxFailedRows(job *v1alpha1.BulkJob, rows *v1alpha1.RowCounts) int64 {
 	limit := job.Spec.MaxFailedRows
 	if limit == nil {
@@ -252,11 +291,7 @@ func maxFailedRows(job *v1alpha1.BulkJob, rows *v1alpha1.RowCounts) int64 {
 	if err != nil {
 		return 0
 	}
-	total := deref(rows.Sent)
-	if rows.Processed != nil {
-		total = *rows.Processed
-	}
-	return total * percent / 100
+	return totalRows(rows) * percent / 100
 }
 
 func deref(n *int64) int64 {
@@ -276,7 +311,7 @@ func unknownMessage(receipt *v1alpha1.BulkReceipt, job *v1alpha1.BulkJob) string
 	last := lastAttempt(receipt)
 	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again. Attempt %s; look at the endpoint's jobs "+
 		"(GET /bulk/jobs) from %s on for object %s, and at the rows themselves. To send the content all the same, change spec.sendToken",
-		orDefault(receipt.Record.Message, "its outcome was lost"), attemptName(receipt), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object)
+		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted), attemptName(receipt), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object)
 	if job.Spec.Resolve != nil {
 		message += ". spec.resolve is not acted on by this version"
 	}
