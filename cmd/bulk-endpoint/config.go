@@ -45,7 +45,7 @@ var secrets = []struct {
 }{
 	{"element-token", "the element token that clients must send (required)", func(c *config) *string { return &c.ElementToken }},
 	{"user-secret", "the user secret that clients must send (required)", func(c *config) *string { return &c.UserSecret }},
-	{"organization-secret", "the organization secret, compared with clients that send one", func(c *config) *string { return &c.OrganizationSecret }},
+	{"organization-secret", "the organization secret, compared if sent", func(c *config) *string { return &c.OrganizationSecret }},
 	{"signature-key", "the key that signs notifications", func(c *config) *string { return &c.SignatureKey }},
 	{"database-url", "the URL of the PostgreSQL database", func(c *config) *string { return &c.databaseURL }},
 }
@@ -83,7 +83,7 @@ func configure(args []string, env func(string) string) (*config, error) {
 
 func (c *config) bind(flags *flag.FlagSet) {
 	flags.StringVar(&c.connector, "connector", "memory", "memory or postgresql")
-	flags.Func("objects", "comma-separated `names` of the objects (memory: default the vendor's five; postgresql: default all tables)", list(&c.objects))
+	flags.Func("objects", "comma-separated `names` of the objects (default: memory the vendor's five, postgresql all tables)", list(&c.objects))
 	flags.StringVar(&c.schema, "postgresql-schema", "public", "schema whose tables are the objects")
 	flags.IntVar(&c.memoryRows, "memory-max-rows", 100_000, "rows that the memory connector holds in all")
 	flags.Int64Var(&c.instanceID, "memory-instance-id", 0, "instance id of the memory connector; 0 picks a new one at each start")
@@ -94,10 +94,11 @@ func (c *config) bind(flags *flag.FlagSet) {
 	flags.StringVar(&c.tlsCert, "tls-cert", "", "`file` with the certificate chain; plain HTTP without one")
 	flags.StringVar(&c.tlsKey, "tls-key", "", "`file` with the certificate's key")
 	flags.StringVar(&c.BasePath, "base-path", "/elements/api-v2", "path before all routes")
-	flags.StringVar((*string)(&c.Dialect), "dialect", string(endpoint.DialectSeed), fmt.Sprintf("spelling of jobs, one of %v", endpoint.Dialects))
+	flags.StringVar((*string)(&c.Dialect), "dialect", string(endpoint.DialectSeed),
+		fmt.Sprintf("spelling of jobs, one of %v", endpoint.Dialects))
 	flags.Func("callback-hosts", "comma-separated `hosts` (host or host:port) that may be notified; by default none", list(&c.CallbackHosts))
 
-	flags.StringVar(&c.SpoolDir, "spool-dir", "", "`folder` for uploads until they are loaded (postgresql: required, and must survive restarts)")
+	flags.StringVar(&c.SpoolDir, "spool-dir", "", "`folder` for uploads until they are loaded (postgresql: required; must survive restarts)")
 	flags.Int64Var(&c.MaxUploadBytes, "max-upload-bytes", openconnectors.MaxUploadBytes, "size of one file; beyond it 429")
 	flags.Int64Var(&c.MaxSpoolBytes, "max-spool-bytes", 20_000_000_000, "size of all files in the spool folder; beyond it 429")
 	flags.IntVar(&c.MaxUploads, "max-uploads", 8, "uploads received at once; beyond it 429")
@@ -189,8 +190,8 @@ func (c *config) connect(ctx context.Context) (func(), error) {
 }
 
 // listen opens the port, and only then writes its address, as a whole, for those who wait for it.
-func (c *config) listen() (net.Listener, error) {
-	listener, err := net.Listen("tcp", c.address)
+func (c *config) listen(ctx context.Context) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", err)
 	}
@@ -198,9 +199,9 @@ func (c *config) listen() (net.Listener, error) {
 		return listener, nil
 	}
 	fresh := filepath.Clean(c.portFile) + ".new"
-	err = os.WriteFile(fresh, []byte(listener.Addr().String()+"\n"), 0o644)
+	err = os.WriteFile(fresh, []byte(listener.Addr().String()+"\n"), 0o644) //nolint:gosec // Others wait for it.
 	if err == nil {
-		err = os.Rename(fresh, c.portFile)
+		err = os.Rename(fresh, c.portFile) //nolint:gosec // The administrator names it.
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot write the port file: %w", err), listener.Close())

@@ -24,7 +24,7 @@ var (
 )
 
 // A Fault ends a whole job as ABORTED. Its text is shown to the client and holds no values of rows.
-type Fault struct{ Reason string }
+type Fault struct{ Reason string } //nolint:errname // A fault of the file is a result as much as an error.
 
 func (f *Fault) Error() string { return f.Reason }
 
@@ -64,18 +64,11 @@ type Lister interface {
 
 // A Store keeps jobs and the errors of their rows. Unknown ids are answered by ErrNoJob.
 type Store interface {
+	Record
+
 	// Create records a job and gives it its id. If the token was used before it returns the first job and false, or
 	// ErrTokenUsed if that one loaded other content or into another object.
 	Create(ctx context.Context, job Job) (first Job, created bool, err error)
-	Job(ctx context.Context, id int64) (Job, error)
-	// Jobs lists jobs, newest first.
-	Jobs(ctx context.Context, query Query) ([]Job, error)
-	// RowErrors lists the errors of rows after the given one, in order of row.
-	RowErrors(ctx context.Context, id, after int64, limit int) ([]RowError, error)
-	// Runnable returns the oldest unfinished job of each object.
-	Runnable(ctx context.Context) ([]Job, error)
-	// Spools names the spool files of all unfinished jobs.
-	Spools(ctx context.Context) ([]string, error)
 	// Start turns a CREATED job to RUNNING; it leaves any other as it is.
 	Start(ctx context.Context, id int64) (Job, error)
 	// Advance moves the mark from one record count to another and records the rows that failed between them. ErrMark
@@ -87,6 +80,19 @@ type Store interface {
 	Finish(ctx context.Context, id int64, state, reason string) (Job, error)
 	// Prune forgets jobs that ended before the given time, their errors and their tokens.
 	Prune(ctx context.Context, before time.Time) error
+}
+
+// A Record is the part of a Store that is read.
+type Record interface {
+	Job(ctx context.Context, id int64) (Job, error)
+	// Jobs lists jobs, newest first.
+	Jobs(ctx context.Context, query Query) ([]Job, error)
+	// RowErrors lists the errors of rows after the given one, in order of row.
+	RowErrors(ctx context.Context, id, after int64, limit int) ([]RowError, error)
+	// Runnable returns the oldest unfinished job of each object.
+	Runnable(ctx context.Context) ([]Job, error)
+	// Spools names the spool files of all unfinished jobs.
+	Spools(ctx context.Context) ([]string, error)
 }
 
 // A Field is one column of an object.

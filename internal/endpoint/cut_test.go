@@ -72,6 +72,7 @@ func TestCut(t *testing.T) {
 			authorization, contentType, framing)
 	}
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		for name, framing := range framings {
 			length := len(framing.body)

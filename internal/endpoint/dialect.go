@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,14 +29,7 @@ const (
 // Dialects are all that there are.
 var Dialects = []Dialect{DialectSeed, DialectV2, DialectV3, DialectList0, DialectList1, DialectList2}
 
-func (d Dialect) known() bool {
-	for _, one := range Dialects {
-		if d == one {
-			return true
-		}
-	}
-	return false
-}
+func (d Dialect) known() bool { return slices.Contains(Dialects, d) }
 
 // state is the dialect's word for a state.
 func (d Dialect) state(state string) string {
@@ -60,8 +54,7 @@ func plainState(word string) string {
 }
 
 func (d Dialect) id(id int64) any {
-	switch d {
-	case DialectV3, DialectList0, DialectList1:
+	if d == DialectV3 || d == DialectList0 || d == DialectList1 {
 		return id
 	}
 	return strconv.FormatInt(id, 10)

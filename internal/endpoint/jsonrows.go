@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
 // jsonRows reads objects, one after another or in one array, as CSV rows of the given columns. A missing key or null
@@ -94,7 +95,7 @@ func (j *jsonRows) begin() error {
 		if err != nil {
 			return fmt.Errorf("cannot read the file: %w", err)
 		}
-		if bytes.IndexByte([]byte(" \t\r\n"), b) < 0 {
+		if strings.IndexByte(" \t\r\n", b) < 0 {
 			j.array = b == '['
 			break
 		}

@@ -35,10 +35,10 @@ func (s *Server) load(ctx, work context.Context, job Job) error {
 		return err
 	case job.Cancelling():
 		return s.finish(work, job, openconnectors.StateCancelled, "")
-	case ctx.Err() != nil:
-		return nil
+	case ctx.Err() == nil:
+		return s.finish(work, job, openconnectors.StateCompleted, "")
 	}
-	return s.finish(work, job, openconnectors.StateCompleted, "")
+	return nil // the next process goes on
 }
 
 // pause waits; false if ctx ended meanwhile.

@@ -90,7 +90,8 @@ func TestPostgreSQLLoads(t *testing.T) {
 				"7 22P04: bad CSV: more or fewer fields than the header",
 				"8 22P04: bad CSV: more or fewer fields than the header",
 				"9 22003: number out of range, column id",
-				"10 22021: invalid UTF-8"}, []string{"1", "9"}},
+				"10 22021: invalid UTF-8",
+			}, []string{"1", "9"}},
 		},
 		"Null": {
 			reason: "an empty field is NULL, a quoted one is an empty string, and columns left out have their defaults",
@@ -107,8 +108,11 @@ func TestPostgreSQLLoads(t *testing.T) {
 			reason: "rows over many lines don't shift the blame",
 			ddl:    "create table contact (id integer, name text)", file: "id,name\n1,\"a\nb\nc\"\n2,\"d\ne\"\nx,f\n4,\"g\n\n\nh\"\ny,\"i\nj\"\n6,k\n",
 			query: "select id from contact order by id",
-			want: want{"COMPLETE 6/2", []string{"3 22P02: invalid text for its type, column id", "5 22P02: invalid text for its type, column id"},
-				[]string{"1", "2", "4", "6"}},
+			want: want{
+				"COMPLETE 6/2",
+				[]string{"3 22P02: invalid text for its type, column id", "5 22P02: invalid text for its type, column id"},
+				[]string{"1", "2", "4", "6"},
+			},
 		},
 		"Deferred": {
 			reason: "a constraint that waits for the commit blames a row nevertheless",
@@ -127,15 +131,17 @@ func TestPostgreSQLLoads(t *testing.T) {
 		"AllBad": {
 			reason: "a file of bad rows only",
 			ddl:    "create table contact (id integer)", file: "id\na\nb\nc\n", query: "select * from contact",
-			want: want{"COMPLETE 3/3", []string{"1 22P02: invalid text for its type, column id", "2 22P02: invalid text for its type, column id",
-				"3 22P02: invalid text for its type, column id"}, nil},
+			want: want{"COMPLETE 3/3", []string{
+				"1 22P02: invalid text for its type, column id", "2 22P02: invalid text for its type, column id",
+				"3 22P02: invalid text for its type, column id",
+			}, nil},
 		},
 		"JSON": {
 			reason: "JSON values find their types",
 			ddl:    "create table contact (id bigint, ok boolean, at timestamptz, doc jsonb, tags text[], name text)",
 			file: `[{"id":9007199254740993,"ok":true,"doc":{"a":[1,"x\"y"]},"tags":"{a,b}","name":"l1\nl2, \"q\""},` +
 				`{"id":2,"at":"2026-01-02T03:04:05Z","name":""}]`,
-			metaData: `{"format":"json"}`, query: "select id, ok, at at time zone 'UTC' = '2026-01-02 03:04:05', doc->'a'->>1, tags[2], name from contact order by id",
+			metaData: `{"format":"json"}`, query: "select id, ok, timezone('UTC', at) = '2026-01-02 03:04:05', doc->'a'->>1, tags[2], name from contact order by id",
 			want: want{"COMPLETE 2/0", nil, []string{"2|∅|true|∅|∅|", `9007199254740993|true|∅|x"y|b|l1` + "\n" + `l2, "q"`}},
 		},
 		"Upsert": {
@@ -148,9 +154,14 @@ func TestPostgreSQLLoads(t *testing.T) {
 			reason: "bad rows of an upsert are found as well, and what was staged before them isn't lost or doubled",
 			ddl:    "create table contact (id integer primary key, name text check (name <> 'bad'), n integer default 0)",
 			file:   "id,name\n1,a\nx,b\n3,bad\n4,d\n,e\n1,f\n6,bad\n7,g\n", metaData: upsert, query: "select id, name from contact order by id",
-			want: want{"COMPLETE 8/4", []string{"2 22P02: invalid text for its type, column id", "3 23514: check violation, constraint contact_name_check",
-				"5 23502: null in a column that needs a value, column id", "7 23514: check violation, constraint contact_name_check"},
-				[]string{"1|f", "4|d", "7|g"}},
+			want: want{
+				"COMPLETE 8/4",
+				[]string{
+					"2 22P02: invalid text for its type, column id", "3 23514: check violation, constraint contact_name_check",
+					"5 23502: null in a column that needs a value, column id", "7 23514: check violation, constraint contact_name_check",
+				},
+				[]string{"1|f", "4|d", "7|g"},
+			},
 		},
 		"UpsertNullKeys": {
 			reason: "rows without a key match nothing, not even each other",
@@ -290,6 +301,7 @@ func TestOneOwner(t *testing.T) {
 
 func TestRetention(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		id, _ := r.load("bad", contacts(3), `{"callback-payload":"t"}`)
 		if err := c.Prune(t.Context(), time.Now().Add(-time.Hour)); err != nil || r.jobs() != 1 {

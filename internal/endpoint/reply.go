@@ -59,8 +59,7 @@ func unread(err error, limit int64) error {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return badRequest("The upload was cut before its end.")
 	}
-	var path *os.PathError
-	if errors.As(err, &path) {
+	if _, ok := errors.AsType[*os.PathError](err); ok {
 		return err
 	}
 	return badRequest("The upload can't be read as multipart/form-data.")

@@ -74,6 +74,7 @@ const contactDDL = `create table contact (id integer, name text, email text)`
 
 // each runs a test on every connector, with an object contact that has the columns id, name and email.
 func each(t *testing.T, test func(t *testing.T, c endpoint.Connector)) {
+	t.Helper()
 	t.Run("memory", func(t *testing.T) { test(t, memory.New(memory.Options{})) })
 	t.Run("postgresql", func(t *testing.T) {
 		dsn, _ := database(t, contactDDL)

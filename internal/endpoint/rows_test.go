@@ -164,8 +164,7 @@ func FuzzRows(f *testing.F) {
 		}
 		_, one, total, err := read(text, format, 1, 0)
 		if err != nil {
-			var fault *Fault
-			if !errors.As(err, &fault) {
+			if _, ok := errors.AsType[*Fault](err); !ok {
 				t.Fatalf("not a fault of the file: %v", err)
 			}
 			return
@@ -235,9 +234,11 @@ func TestParseWhere(t *testing.T) {
 		"None":       {"no clause, no conditions", " ", want{}},
 		"Documented": {"the documented example", "job_direction='UPLOAD'", want{Where: []Condition{{Field: ByDirection, Op: "=", Text: "UPLOAD"}}}},
 		"And": {"terms are joined", "object_name = 'it''s' AND record_count>=10", want{Where: []Condition{
-			{Field: ByObject, Op: "=", Text: "it's"}, {Field: ByRecords, Op: ">=", Number: 10}}}},
+			{Field: ByObject, Op: "=", Text: "it's"}, {Field: ByRecords, Op: ">=", Number: 10},
+		}}},
 		"States": {"every spelling of a state finds it", "job_status='complete' and bulk_status<>'CANCELED'", want{Where: []Condition{
-			{Field: ByState, Op: "=", Text: "COMPLETED"}, {Field: ByState, Op: "!=", Text: "CANCELLED"}}}},
+			{Field: ByState, Op: "=", Text: "COMPLETED"}, {Field: ByState, Op: "!=", Text: "CANCELLED"},
+		}}},
 		"Field":     {"only documented fields", "path='x'", want{Bad: true}},
 		"Dangling":  {"an and needs a term", "object_name='x' and ", want{Bad: true}},
 		"Injection": {"nothing else gets through", "object_name='x' or 1=1", want{Bad: true}},

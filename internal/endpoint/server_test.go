@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ import (
 
 func TestStraight(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		for _, prefix := range []string{"", "/hubs/marketing", "/hubs/nonsense"} {
 			body, contentType := multipartBody(contacts(10), "", false)
@@ -41,7 +43,7 @@ func TestStraight(t *testing.T) {
 			if got := len(a.header.Get("Elements-Request-Id")); got != 24 {
 				t.Errorf("%q: the request's id has %d digits", prefix, got)
 			}
-			if got := a.header.Get("Elements-Element-Instance-Id"); got != fmt.Sprint(c.InstanceID()) {
+			if got := a.header.Get("Elements-Element-Instance-Id"); got != strconv.FormatInt(c.InstanceID(), 10) {
 				t.Errorf("%q: instance %q", prefix, got)
 			}
 		}
@@ -100,6 +102,7 @@ func TestRefusals(t *testing.T) {
 		"NoRoute":      {"other routes", "GET", "/hubs/x/a/b/c", "", "", 404, "There is no such resource."},
 	}
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		for name, tc := range cases {
 			t.Run(name, func(t *testing.T) {
@@ -163,10 +166,12 @@ func TestDiscovery(t *testing.T) {
 	var fields []string
 	for _, f := range r.get("/objects/Contact/metadata").object(t)["fields"].([]any) {
 		f := f.(map[string]any)
-		fields = append(fields, fmt.Sprint(f["vendorPath"], " ", f["type"], " ", f["vendorNativeType"], " ", f["vendorRequired"], " ", f["vendorReadOnly"]))
+		fields = append(fields, fmt.Sprint(f["vendorPath"], "|", f["type"], "|", f["vendorNativeType"], "|", f["vendorRequired"], "|", f["vendorReadOnly"]))
 	}
-	if diff := cmp.Diff([]string{"id number integer true false", "Full name string text true false", "born date date false false",
-		"ok boolean boolean false false", "twice number integer false true"}, fields); diff != "" {
+	if diff := cmp.Diff([]string{
+		"id|number|integer|true|false", "Full name|string|text|true|false", "born|date|date|false|false",
+		"ok|boolean|boolean|false|false", "twice|number|integer|false|true",
+	}, fields); diff != "" {
 		t.Errorf("fields: -want, +got:\n%s", diff)
 	}
 	ping := r.get("/ping").object(t)
@@ -189,6 +194,7 @@ func openPostgreSQLInstance(t *testing.T, r *rig, c *postgresql.Connector, dsn s
 
 func TestMetaDataEitherSide(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		for _, first := range []bool{true, false} {
 			body, contentType := multipartBody(`[{"id":1},{"id":2,"name":"x"}]`, `{"format":"json","bulkUploadRecordSize":"1"}`, first)
@@ -202,6 +208,7 @@ func TestMetaDataEitherSide(t *testing.T) {
 
 func TestUnknownObject(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		id, status := r.load("bad", contacts(37), "")
 		if diff := cmp.Diff("COMPLETE 37/37", outcome(status)); diff != "" {
@@ -229,6 +236,7 @@ func TestAborted(t *testing.T) {
 		"JSONRead": {"a JSON file that isn't", "id\n1\n", `{"format":"json"}`, "the file isn't sound JSON at object 1"},
 	}
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		for name, tc := range cases {
 			t.Run(name, func(t *testing.T) {
@@ -246,6 +254,7 @@ func TestAborted(t *testing.T) {
 
 func TestRepeatedToken(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		for name, metaData := range map[string]string{
 			"string": `{"callback-payload":"br-abc.1.nonce"}`, "object": `{"callback-payload":{"token":"br-abc.2.nonce","x":[1]}}`,
@@ -281,6 +290,7 @@ func TestRepeatedToken(t *testing.T) {
 
 func TestRepeatedTokenAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c, MaxUploads: 16})
 		var mu sync.Mutex
 		ids := map[any]int{}
@@ -302,6 +312,7 @@ func TestRepeatedTokenAtOnce(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c, ProcessingDelay: 400 * time.Millisecond})
 		created := fmt.Sprint(r.upload("contact", contacts(5), "").object(t)["id"])
 		if a := r.do("PUT", "/bulk/"+created+"/cancel", nil); a.status != 200 || a.object(t)["status"] != "CANCELLED" {
@@ -331,6 +342,7 @@ func TestCancel(t *testing.T) {
 
 func TestJobsList(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c})
 		var ids []string
 		for i := 1; i <= 5; i++ {
@@ -364,8 +376,10 @@ func TestJobsList(t *testing.T) {
 
 func TestDialects(t *testing.T) {
 	type spelling struct{ Created, Status, Listed []string }
-	v2 := []string{"bulk_finish_time", "bulk_start_time", "fileFormat=csv", "fileSize=17", "id=ID", "instanceId=7", "job_direction=UPLOAD",
-		"metadata={\"x\":1}", "object_name=contact", "recordsCount=1", "recordsFailedCount=0", "status=COMPLETED", "vendorJobId=<nil>"}
+	v2 := []string{
+		"bulk_finish_time", "bulk_start_time", "fileFormat=csv", "fileSize=17", "id=ID", "instanceId=7", "job_direction=UPLOAD",
+		"metadata={\"x\":1}", "object_name=contact", "recordsCount=1", "recordsFailedCount=0", "status=COMPLETED", "vendorJobId=<nil>",
+	}
 	seed := append([]string(nil), v2...)
 	seed[11] = "status=COMPLETE"
 	item := []string{"completion_time", "createdDate", "error_count=0", "fileFormat=csv"}
@@ -379,21 +393,40 @@ func TestDialects(t *testing.T) {
 	number := append([]string(nil), v2...)
 	number[4] = "id=#ID"
 	cases := map[endpoint.Dialect]spelling{
-		endpoint.DialectSeed: {[]string{"id=ID", "status=CREATED"}, seed,
-			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETE"})},
-		endpoint.DialectV2: {[]string{"id=ID", "instanceId=7", "status=CREATED"}, v2,
-			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETED"})},
-		endpoint.DialectList2: {[]string{"id=ID", "instanceId=7", "status=CREATED"}, v2,
-			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETED"})},
-		endpoint.DialectList1: {[]string{"id=#ID", "status=CREATED"}, number,
-			join(item, tail[:1], []string{"job_id=#ID"}, tail[1:2], []string{"job_status=COMPLETED"}, tail[2:])},
-		endpoint.DialectList0: {[]string{"id=#ID", "status=CREATED"}, number,
-			join([]string{"bulk_status=COMPLETED"}, item, tail[:1], []string{"job_id=#ID"}, tail[1:])},
-		endpoint.DialectV3: {[]string{"id=#ID", "status=CREATED"},
-			[]string{"completionTime", "createdDate", "errorCount=0", "fileFormat=CSV", "id=#ID", "jobDirection=UPLOAD", "jobStatus=COMPLETED",
+		endpoint.DialectSeed: {
+			[]string{"id=ID", "status=CREATED"},
+			seed,
+			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETE"}),
+		},
+		endpoint.DialectV2: {
+			[]string{"id=ID", "instanceId=7", "status=CREATED"},
+			v2,
+			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETED"}),
+		},
+		endpoint.DialectList2: {
+			[]string{"id=ID", "instanceId=7", "status=CREATED"},
+			v2,
+			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETED"}),
+		},
+		endpoint.DialectList1: {
+			[]string{"id=#ID", "status=CREATED"},
+			number,
+			join(item, tail[:1], []string{"job_id=#ID"}, tail[1:2], []string{"job_status=COMPLETED"}, tail[2:]),
+		},
+		endpoint.DialectList0: {
+			[]string{"id=#ID", "status=CREATED"},
+			number,
+			join([]string{"bulk_status=COMPLETED"}, item, tail[:1], []string{"job_id=#ID"}, tail[1:]),
+		},
+		endpoint.DialectV3: {
+			[]string{"id=#ID", "status=CREATED"},
+			[]string{
+				"completionTime", "createdDate", "errorCount=0", "fileFormat=CSV", "id=#ID", "jobDirection=UPLOAD", "jobStatus=COMPLETED",
 				"metaData=map[x:1]", "native=false", "notificationUrl=", "objectName=contact", "recordCount=1",
-				"statusMessage=Uploaded 1 records", "vendorJobId=<nil>"},
-			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETED"})},
+				"statusMessage=Uploaded 1 records", "vendorJobId=<nil>",
+			},
+			join(item, []string{"id=#ID", "instanceId=7"}, tail, []string{"status=COMPLETED"}),
+		},
 	}
 	for dialect, want := range cases {
 		t.Run(string(dialect), func(t *testing.T) {
@@ -458,6 +491,7 @@ func TestCallback(t *testing.T) {
 	t.Cleanup(target.Close)
 	host := strings.TrimPrefix(target.URL, "http://")
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c, SignatureKey: "key", CallbackHosts: []string{host}})
 		a := r.upload("contact", contacts(2), `{"callback-payload":{"uid":"u-1"}}`, "Elements-Async-Callback-Url", target.URL+"/cb?x=1")
 		id := a.object(t)["id"]
@@ -467,8 +501,10 @@ func TestCallback(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("nobody called")
 		}
-		want := map[string]any{"id": id, "status": "COMPLETE", "recordsCount": 2.0, "recordsFailedCount": 0.0, "fileFormat": "csv",
-			"callback-payload": map[string]any{"uid": "u-1"}}
+		want := map[string]any{
+			"id": id, "status": "COMPLETE", "recordsCount": 2.0, "recordsFailedCount": 0.0, "fileFormat": "csv",
+			"callback-payload": map[string]any{"uid": "u-1"},
+		}
 		for key := range got.Body {
 			if _, ok := want[key]; !ok {
 				delete(got.Body, key)
@@ -510,6 +546,7 @@ func TestCallback(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c, MaxUploadBytes: 1000, MaxSpoolBytes: 1500, ProcessingDelay: time.Hour})
 		if a := r.upload("contact", strings.Repeat("x", 1001), ""); a.status != 429 || a.header.Get("Retry-After") != "" {
 			t.Errorf("a file over the limit: %d %s", a.status, a.body)
@@ -577,6 +614,7 @@ func TestUploadTimeout(t *testing.T) {
 
 func TestOrderPerObject(t *testing.T) {
 	each(t, func(t *testing.T, c endpoint.Connector) {
+		t.Helper()
 		r := start(t, endpoint.Options{Connector: c, Workers: 4})
 		var ids []string
 		for range 6 {
@@ -663,5 +701,27 @@ func TestNewRefuses(t *testing.T) {
 				t.Errorf("%s: want %q, got %v", tc.reason, tc.want, err)
 			}
 		})
+	}
+}
+
+func TestRowsPages(t *testing.T) {
+	r := start(t, endpoint.Options{Connector: memory.New(memory.Options{})})
+	r.load("contact", contacts(5), "")
+	var pages []string
+	for token, more := "", true; more; {
+		a := r.get("/hubs/crm/contact?pageSize=2&nextPage=" + token)
+		var page strings.Builder
+		for _, row := range a.list(t) {
+			fmt.Fprint(&page, row["id"])
+		}
+		pages = append(pages, page.String())
+		token = a.header.Get("Elements-Next-Page-Token")
+		more = token != ""
+	}
+	if diff := cmp.Diff([]string{"12", "34", "5"}, pages); diff != "" {
+		t.Errorf("-want, +got:\n%s", diff)
+	}
+	if a := r.get("/bad"); a.status != 404 {
+		t.Errorf("an unknown object: %d %s", a.status, a.body)
 	}
 }

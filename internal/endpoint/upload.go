@@ -301,7 +301,8 @@ func (m metaData) key() (string, error) {
 		return "", err
 	}
 	if a != "" && b != "" && a != b {
-		return "", badRequest("%s and %s in metaData name different fields.", openconnectors.KeyIdentifierFieldName, openconnectors.KeyPrimaryKeyName)
+		return "", badRequest("%s and %s in metaData name different fields.",
+			openconnectors.KeyIdentifierFieldName, openconnectors.KeyPrimaryKeyName)
 	}
 	if a != "" {
 		return a, nil

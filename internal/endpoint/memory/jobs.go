@@ -229,8 +229,8 @@ func (j *jobs) Finish(_ context.Context, id int64, state, reason string) (endpoi
 func (j *jobs) Prune(_ context.Context, before time.Time) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for at := len(j.records) - 1; at >= 0; at-- {
-		if r := j.records[at]; r.Ended() && r.Finished.Before(before) {
+	for at, r := range slices.Backward(j.records) {
+		if r.Ended() && r.Finished.Before(before) {
 			j.forget(at, at+1)
 		}
 	}

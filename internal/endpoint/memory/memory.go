@@ -60,7 +60,7 @@ func New(o Options) *Connector {
 		o.MaxErrors = defaultMaxErrors
 	}
 	if o.InstanceID == 0 {
-		o.InstanceID = 1 + rand.Int64N(1<<31)
+		o.InstanceID = 1 + rand.Int64N(1<<31) //nolint:gosec // A name, not a secret.
 	}
 	c := &Connector{options: o, jobs: newJobs(o.MaxErrors), tables: map[string]*table{}}
 	for _, name := range o.Objects {

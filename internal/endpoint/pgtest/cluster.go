@@ -114,8 +114,8 @@ func (c *Cluster) url(database string) string {
 // binaries finds the folder of initdb and postgres: on PATH, else where Debian keeps the newest.
 func binaries() (string, error) {
 	if found, err := exec.LookPath("initdb"); err == nil {
-		if real, err := filepath.EvalSymlinks(found); err == nil && isFile(filepath.Join(filepath.Dir(real), "postgres")) {
-			return filepath.Dir(real), nil
+		if target, err := filepath.EvalSymlinks(found); err == nil && isFile(filepath.Join(filepath.Dir(target), "postgres")) {
+			return filepath.Dir(target), nil
 		}
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
@@ -142,7 +142,7 @@ func isFile(path string) bool {
 // serverAccount is the account that the server runs as, nil for this process's own: PostgreSQL refuses to be root.
 func serverAccount() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil
+		return nil, nil //nolint:nilnil // Documented: this process's own account.
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		found, err := user.Lookup(name)
@@ -202,11 +202,11 @@ func searchable(dir string) bool {
 
 func (c *Cluster) run(ctx context.Context, owner *syscall.Credential) error {
 	data := filepath.Join(c.root, "data")
-	initdb := c.command(owner, "initdb", "-D", data, "-U", account, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb := c.command(ctx, owner, "initdb", "-D", data, "-U", account, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot run initdb: %w: %s", err, bytes.TrimSpace(out))
 	}
-	c.server = c.command(owner, "postgres", "-D", data, "-k", c.root, "-c", "listen_addresses=",
+	c.server = c.command(context.WithoutCancel(ctx), owner, "postgres", "-D", data, "-k", c.root, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 	c.server.Stdout, c.server.Stderr = c.log, c.log
 	started := make(chan error)
@@ -227,8 +227,8 @@ func (c *Cluster) run(ctx context.Context, owner *syscall.Credential) error {
 	return c.await(ctx)
 }
 
-func (c *Cluster) command(owner *syscall.Credential, name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(c.Bin, name), args...)
+func (c *Cluster) command(ctx context.Context, owner *syscall.Credential, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Bin, name), args...)
 	cmd.Dir = c.root
 	cmd.Env = []string{"PATH=" + c.Bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner, Setpgid: true}

@@ -25,6 +25,7 @@ const (
 	watchInterval    = 10 * time.Second
 	// spareConns serve requests while all loads hold theirs.
 	spareConns = 6
+	maxLoads   = 1000
 )
 
 // Options of a connector.
@@ -64,7 +65,7 @@ func Open(ctx context.Context, o Options) (*Connector, error) {
 	if err != nil {
 		return nil, errors.New("cannot understand the database's URL") // the cause may quote its password
 	}
-	config.MaxConns = int32(max(o.Loads, 1) + spareConns)
+	config.MaxConns = int32(min(max(o.Loads, 1), maxLoads) + spareConns)
 	config.ConnConfig.RuntimeParams["application_name"] = "bulk-endpoint"
 	config.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	// Limits that a role may carry are meant for people's queries; a load takes the time that it takes.

@@ -210,8 +210,7 @@ func (l *load) narrow(ctx context.Context, b *endpoint.Batch) error {
 
 // cut says where a shorter try should end, and before which row the fault must be.
 func cut(b *endpoint.Batch, i, j int, err error) (end, fault int) {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if place := copyPlace.FindStringSubmatch(pg.Where); place != nil {
 			line, _ := strconv.Atoi(place[1])
 			for at := i; at < j; at++ {
