@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bulkjob.dev/operator/internal/endpoint/pgtest"
+	"bulkjob.dev/operator/test/stage"
+)
+
+const (
+	namespace = "demo"
+	object    = "contact"
+	job       = "contacts"
+	renamed   = "clients" // sorts before contacts, so that the last line is about the job that did the work
+
+	// delay at the endpoint in each state, so that there is something to see.
+	delay = "3s"
+
+	// grace is longer than the manager's own for uploads; there are none by then.
+	grace    = 30 * time.Second
+	logLines = 20
+)
+
+// show is everything that is on the stage. What is nil hasn't come on yet.
+type show struct {
+	root, bin, dir string
+
+	cluster  *stage.ControlPlane
+	database *pgtest.Cluster
+	url      string // of the database
+	endpoint *stage.Endpoint
+	manager  *stage.Operator
+}
+
+func say(format string, args ...any) { fmt.Printf("\n==> "+format+"\n", args...) }
+
+func (s *show) controlPlane(context.Context) (err error) {
+	say("Starting a control plane: etcd and kube-apiserver")
+	s.cluster, err = stage.StartControlPlane(s.dir)
+	return err
+}
+
+func (s *show) target(ctx context.Context, postgresql bool) (err error) {
+	if postgresql {
+		say("Starting a throw-away PostgreSQL cluster, with a table %s, and bin/bulk-endpoint before it", object)
+		if err := s.postgresql(ctx); err != nil {
+			return err
+		}
+	} else {
+		say("Starting bin/bulk-endpoint, which keeps rows in memory (TARGET=postgresql loads a real table)")
+	}
+	s.endpoint, err = stage.StartEndpoint(ctx, s.bin, s.dir, s.url, "-processing-delay="+delay)
+	return err
+}
+
+func (s *show) operator(ctx context.Context) (err error) {
+	say("Installing the operator: kubectl apply --server-side -k config/default")
+	if err := s.cluster.Install(ctx, s.root); err != nil {
+		return err
+	}
+	say("Starting bin/manager, with the rights of its ServiceAccount and no others")
+	s.manager, err = s.cluster.StartOperator(ctx, s.bin, s.dir, s.endpoint)
+	return err
+}
+
+// keep leaves all up until the user has seen enough.
+func (s *show) keep(ctx context.Context) {
+	say("All of it stays up. In another terminal:\n\n    export KUBECONFIG=%s\n    kubectl get bulk\n", s.cluster.Kubeconfig)
+	fmt.Printf("The manifests are in config/samples, the logs in %s.\nCtrl-C here (or kill %d) ends everything and removes it.\n", s.dir, os.Getpid())
+	select {
+	case <-ctx.Done():
+	case <-s.manager.Ended():
+		fmt.Println("The manager has ended:\n" + s.manager.Tail(logLines))
+	case <-s.endpoint.Ended():
+		fmt.Println("The endpoint has ended:\n" + s.endpoint.Tail(logLines))
+	}
+}
+
+// close ends what is up, in the opposite order, and removes every file.
+func (s *show) close() error {
+	var errs []error
+	if s.manager != nil {
+		errs = append(errs, s.manager.Stop(grace))
+	}
+	if s.endpoint != nil {
+		errs = append(errs, s.endpoint.Stop(grace))
+	}
+	if s.database != nil {
+		s.database.Stop()
+	}
+	if s.cluster != nil {
+		errs = append(errs, s.cluster.Stop())
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}
+
+// explain adds to an error what the programs had to say.
+func (s *show) explain(err error) error {
+	for _, name := range []string{"bulk-endpoint", "manager"} {
+		p := stage.Process{Name: name, Log: filepath.Join(s.dir, name+".log")}
+		if _, missing := os.Stat(p.Log); missing == nil {
+			fmt.Fprintf(os.Stderr, "\n--- the end of what %s wrote:\n%s\n", name, p.Tail(logLines))
+		}
+	}
+	return err
+}
