@@ -83,7 +83,7 @@ func configure(args []string, env func(string) string) (*config, error) {
 
 func (c *config) bind(flags *flag.FlagSet) {
 	flags.StringVar(&c.connector, "connector", "memory", "memory or postgresql")
-	flags.Func("objects", "comma-separated `names` of the objects (default: memory the vendor's five, postgresql all tables)", list(&c.objects))
+	flags.Func("objects", "comma-separated `names` of the objects (default: the vendor's five, or all tables)", list(&c.objects))
 	flags.StringVar(&c.schema, "postgresql-schema", "public", "schema whose tables are the objects")
 	flags.IntVar(&c.memoryRows, "memory-max-rows", 100_000, "rows that the memory connector holds in all")
 	flags.Int64Var(&c.instanceID, "memory-instance-id", 0, "instance id of the memory connector; 0 picks a new one at each start")

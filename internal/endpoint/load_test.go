@@ -1,7 +1,10 @@
 package endpoint_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"bulkjob.dev/operator/internal/endpoint"
+	"bulkjob.dev/operator/internal/endpoint/memory"
 	"bulkjob.dev/operator/internal/endpoint/postgresql"
 )
 
@@ -337,5 +341,62 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("%s: want %q, got %v", tc.reason, tc.want, err)
 			}
 		})
+	}
+}
+
+// away is a connector whose system can't be reached.
+type away struct{ endpoint.Connector }
+
+func (away) Ping(context.Context) error { return errors.New("cannot reach it") }
+
+// An upload that couldn't be recorded is refused before it is read, by an answer that proves that nothing was taken.
+func TestUploadWhileAway(t *testing.T) {
+	r := start(t, endpoint.Options{Connector: away{memory.New(memory.Options{})}})
+	if a := r.upload("contact", contacts(1), ""); a.status != 429 || a.header.Get("Retry-After") != "30" {
+		t.Errorf("upload: %d %s", a.status, a.body)
+	}
+	if a := r.get("/ping"); a.status != 502 {
+		t.Errorf("ping: %d %s", a.status, a.body)
+	}
+	resp, err := http.Get("http://" + r.addr + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 503 {
+		t.Errorf("readyz: %d", resp.StatusCode)
+	}
+	if n, left := r.jobs(), r.spooled(); n > 0 || len(left) > 0 {
+		t.Errorf("%d jobs, files %v", n, left)
+	}
+}
+
+// The rights that docs/endpoint.md names are enough, and a missing one ends a job with a clear word.
+func TestLeastRights(t *testing.T) {
+	dsn, pool := database(t, "create table contact (id integer primary key, name text); create table sealed (id integer primary key);")
+	role := "loader_" + strings.TrimPrefix(pool.Config().ConnConfig.Database, "test_")
+	_, err := pool.Exec(t.Context(), fmt.Sprintf(`create role %[1]s login; create schema bulk_endpoint authorization %[1]s;
+		grant usage on schema public to %[1]s; grant select, insert, update on contact to %[1]s; grant select, insert on sealed to %[1]s`, role))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := openPostgreSQL(t, strings.Replace(dsn, "user=test", "user="+role, 1), postgresql.Options{})
+	t.Cleanup(c.Close)
+	r := start(t, endpoint.Options{Connector: c})
+	const upsert = `{"action":"upsert","primaryKeyName":"id"}`
+	_, created := r.load("contact", "id,name\n1,a\n", "")
+	_, upserted := r.load("contact", "id,name\n1,b\n2,c\n", upsert)
+	_, sealed := r.load("sealed", "id\n1\n", "")
+	_, keysOnly := r.load("sealed", "id\n1\n", upsert)
+	want := []string{"COMPLETE 1/0", "COMPLETE 2/0", "COMPLETE 1/0", "COMPLETE 1/0"}
+	if diff := cmp.Diff(want, []string{outcome(created), outcome(upserted), outcome(sealed), outcome(keysOnly)}); diff != "" {
+		t.Errorf("-want, +got:\n%s", diff)
+	}
+	if _, err := pool.Exec(t.Context(), "revoke select on contact from "+role); err != nil {
+		t.Fatal(err)
+	}
+	_, status := r.load("contact", "id,name\n1,b\n", upsert)
+	if diff := cmp.Diff("ABORTED 0/0 42501: permission denied for table contact", outcome(status)); diff != "" {
+		t.Errorf("-want, +got:\n%s", diff)
 	}
 }

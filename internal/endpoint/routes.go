@@ -58,17 +58,24 @@ func (s *Server) handle(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		noted := &recorder{ResponseWriter: w}
-		if r.Method != http.MethodPost { // an upload has deadlines of its own
-			control := http.NewResponseController(w)
-			_ = control.SetReadDeadline(start.Add(requestTimeout))
-			_ = control.SetWriteDeadline(start.Add(2 * requestTimeout))
-		}
+		s.setDeadlines(w, r, start)
 		if err := h(noted, r); err != nil {
 			s.fail(noted, r, err)
 		}
 		s.log.Info("Request", "request", w.Header().Get(openconnectors.HeaderRequestID), "method", r.Method, "route", r.Pattern,
 			"status", noted.status, "seconds", time.Since(start).Seconds())
 	})
+}
+
+// setDeadlines bounds a request, also for servers that set none. One set before lives on with the connection, so every
+// request gets both; an upload prolongs the first as it reads.
+func (s *Server) setDeadlines(w http.ResponseWriter, r *http.Request, start time.Time) {
+	control, reading := http.NewResponseController(w), requestTimeout
+	if r.Method == http.MethodPost {
+		reading = s.options.UploadTimeout
+	}
+	_ = control.SetReadDeadline(start.Add(reading)) // a writer without deadlines is a test's
+	_ = control.SetWriteDeadline(start.Add(reading + requestTimeout))
 }
 
 // authenticated lets through who has the secrets, and gives every answer its headers.

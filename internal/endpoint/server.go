@@ -119,9 +119,10 @@ func (s *Server) Close() error {
 }
 
 const (
-	lookInterval  = 5 * time.Second
-	pruneInterval = time.Hour
-	maxBackoff    = time.Minute
+	lookInterval = 5 * time.Second
+	tidyInterval = time.Hour
+	orphanAge    = time.Hour // longer than recording a job can take
+	maxBackoff   = time.Minute
 )
 
 // Run loads jobs until ctx is done; then it finishes the batches at hand and leaves the rest for the next process.
@@ -132,9 +133,9 @@ func (s *Server) Run(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.options.ShutdownGrace, stop) })()
 
 	d := dispatcher{server: s, busy: map[string]bool{}, failures: map[int64]failure{}, ended: make(chan ended)}
-	look, prune := time.NewTicker(lookInterval), time.NewTicker(pruneInterval)
+	look, tidy := time.NewTicker(lookInterval), time.NewTicker(tidyInterval)
 	defer look.Stop()
-	defer prune.Stop()
+	defer tidy.Stop()
 	for ctx.Err() == nil {
 		retry := d.dispatch(ctx, work)
 		select {
@@ -144,8 +145,8 @@ func (s *Server) Run(ctx context.Context) {
 		case <-s.wake:
 		case <-retry:
 		case <-look.C:
-		case <-prune.C:
-			s.prune(ctx)
+		case <-tidy.C:
+			s.tidy(ctx)
 		}
 	}
 	for range len(d.busy) {
@@ -153,7 +154,15 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
-func (s *Server) prune(ctx context.Context) {
+// tidy forgets what nobody needs any more.
+func (s *Server) tidy(ctx context.Context) {
+	kept, err := s.connector.Spools(ctx)
+	if err == nil {
+		err = s.spool.tidy(kept, time.Now().Add(-orphanAge))
+	}
+	if err != nil {
+		s.log.Error("Cannot tidy the spool folder", "error", err)
+	}
 	if s.options.Retention <= 0 {
 		return
 	}

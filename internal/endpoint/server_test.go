@@ -636,7 +636,7 @@ func TestRestart(t *testing.T) {
 	spool := t.TempDir()
 	c := openPostgreSQL(t, dsn, postgresql.Options{})
 	r := start(t, endpoint.Options{Connector: c, SpoolDir: spool})
-	id := fmt.Sprint(r.upload("contact", contacts(20000), `{"bulkUploadRecordSize":5}`).object(t)["id"])
+	id := fmt.Sprint(r.upload("contact", contacts(6000), `{"bulkUploadRecordSize":5}`).object(t)["id"])
 	for r.get("/bulk/" + id + "/status").object(t)["recordsCount"].(float64) == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -647,20 +647,20 @@ func TestRestart(t *testing.T) {
 	if err := pool.QueryRow(t.Context(), "select (select count(*) from contact), records from bulk_endpoint.jobs where id = $1", id).Scan(&rows, &mark); err != nil {
 		t.Fatal(err)
 	}
-	if rows != mark || rows == 0 || rows == 20000 {
+	if rows != mark || rows == 0 || rows == 6000 {
 		t.Fatalf("stopped in the middle: %d rows, mark at %d", rows, mark)
 	}
 	c = openPostgreSQL(t, dsn, postgresql.Options{})
 	t.Cleanup(c.Close)
 	r = start(t, endpoint.Options{Connector: c, SpoolDir: spool})
-	if diff := cmp.Diff([]string{"COMPLETE 20000/0", "COMPLETE 10/0"}, []string{outcome(r.wait(id)), outcome(r.wait(queued))}); diff != "" {
+	if diff := cmp.Diff([]string{"COMPLETE 6000/0", "COMPLETE 10/0"}, []string{outcome(r.wait(id)), outcome(r.wait(queued))}); diff != "" {
 		t.Errorf("-want, +got:\n%s", diff)
 	}
 	var distinct int
 	if err := pool.QueryRow(t.Context(), "select count(*), count(distinct id) from contact").Scan(&rows, &distinct); err != nil {
 		t.Fatal(err)
 	}
-	if rows != 20010 || distinct != 20000 {
+	if rows != 6010 || distinct != 6000 {
 		t.Errorf("%d rows, %d different", rows, distinct)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 const (
@@ -75,6 +76,26 @@ func (s *spool) sweep(keep []string) error {
 		}
 		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
 			return fmt.Errorf("cannot sweep the spool folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// tidy removes files that were received before the given time and belong to no unfinished job: of uploads whose record
+// failed in a way that left open whether it was made.
+func (s *spool) tidy(keep []string, before time.Time) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("cannot read the spool folder: %w", err)
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		name := entry.Name()
+		if err != nil || !strings.HasSuffix(name, spoolSuffix) || slices.Contains(keep, name) || !info.ModTime().Before(before) {
+			continue
+		}
+		if err := s.remove(name); err != nil {
+			return err
 		}
 	}
 	return nil

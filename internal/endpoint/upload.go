@@ -31,6 +31,7 @@ const (
 
 	retryUploads = 5 * time.Second
 	retrySpool   = time.Minute
+	retryAway    = 30 * time.Second
 )
 
 // upload takes a file. The job is made after the last byte of the request has been read, and not before.
@@ -40,6 +41,10 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 		defer func() { <-s.uploads }()
 	default:
 		return refuse(http.StatusTooManyRequests, "Too many uploads at once; try again later.").after(retryUploads)
+	}
+	if err := s.connector.Ping(r.Context()); err != nil {
+		s.log.Error("Cannot reach the system behind", "error", err)
+		return refuse(http.StatusTooManyRequests, "The system behind the connector can't be reached; try again later.").after(retryAway)
 	}
 	object := r.PathValue("object")
 	if len(object) > maxName {
@@ -77,7 +82,7 @@ func (s *Server) record(ctx context.Context, job Job, file *spooled) (Job, error
 		file.discard()
 		return first, refuse(http.StatusConflict, "The token in callback-payload was used before, with another file or object.")
 	case err != nil:
-		// The job may exist nevertheless, and need its file. If not, the next start sweeps it away.
+		// The job may exist nevertheless, and need its file. If not, the file is swept away later.
 		return first, err
 	case !created:
 		file.discard()

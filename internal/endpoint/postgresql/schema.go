@@ -11,14 +11,11 @@ import (
 // ownerLock is the key of the advisory lock that the process holds which runs the jobs of this database.
 const ownerLock = 0x62756c6b6a6f62
 
-// migrateLock keeps two processes from making the schema at once.
-const migrateLock = ownerLock + 1
-
 //go:embed schema/*.sql
 var scripts embed.FS
 
-// migrate brings the schema bulk_endpoint to this program's version, in one transaction. It refuses one that a later
-// program made.
+// migrate brings the schema bulk_endpoint to this program's version, in one transaction; the owner's lock keeps others
+// from doing the same. It refuses a schema that a later program made.
 func migrate(ctx context.Context, conn *pgx.Conn) error {
 	files, err := scripts.ReadDir("schema")
 	if err != nil {
@@ -50,9 +47,6 @@ func migrate(ctx context.Context, conn *pgx.Conn) error {
 // right to make schemas may have been given to someone else.
 func schemaVersion(ctx context.Context, tx pgx.Tx) (version int, err error) {
 	var exists, empty bool
-	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", migrateLock); err != nil {
-		return 0, fmt.Errorf("cannot lock the schema: %w", err)
-	}
 	err = tx.QueryRow(ctx, `select to_regnamespace('bulk_endpoint') is not null, to_regclass('bulk_endpoint.version') is null`).
 		Scan(&exists, &empty)
 	if err != nil {
