@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -30,7 +29,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context) error {
 	target, keep := os.Getenv("TARGET"), os.Getenv("KEEP") != ""
 	if target != "" && target != "memory" && target != "postgresql" {
 		return fmt.Errorf("cannot use TARGET=%s: it is memory or postgresql", target)
@@ -43,14 +42,15 @@ func run(ctx context.Context) (err error) {
 	if s.bin, err = filepath.Abs(s.bin); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.play(ctx, target == "postgresql"); err != nil {
-		return s.explain(err)
+		s.explain()
+		_ = s.close() // what matters is why it failed
+		return err
 	}
 	if keep {
 		s.keep(ctx)
 	}
-	return nil
+	return s.close()
 }
 
 // play is the demo from the curtain's rise to its fall.

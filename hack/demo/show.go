@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -64,13 +65,17 @@ func (s *show) operator(ctx context.Context) (err error) {
 		return err
 	}
 	say("Starting bin/manager, with the rights of its ServiceAccount and no others")
-	s.manager, err = s.cluster.StartOperator(ctx, s.bin, s.dir, s.endpoint)
+	s.manager, err = s.cluster.StartOperator(ctx, s.bin, s.dir, s.endpoint.Port())
 	return err
 }
 
 // keep leaves all up until the user has seen enough.
 func (s *show) keep(ctx context.Context) {
-	say("All of it stays up. In another terminal:\n\n    export KUBECONFIG=%s\n    kubectl get bulk\n", s.cluster.Kubeconfig)
+	say("All of it stays up. In another terminal:\n\n    export KUBECONFIG=%s", s.cluster.Kubeconfig)
+	if _, err := exec.LookPath("kubectl"); err != nil {
+		fmt.Printf("    export PATH=$PATH:%s\n", os.Getenv("KUBEBUILDER_ASSETS"))
+	}
+	fmt.Print("    kubectl get bulk\n\n")
 	fmt.Printf("The manifests are in config/samples, the logs in %s.\nCtrl-C here (or kill %d) ends everything and removes it.\n", s.dir, os.Getpid())
 	select {
 	case <-ctx.Done():
@@ -99,13 +104,12 @@ func (s *show) close() error {
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
-// explain adds to an error what the programs had to say.
-func (s *show) explain(err error) error {
+// explain shows what the programs had to say before a failure.
+func (s *show) explain() {
 	for _, name := range []string{"bulk-endpoint", "manager"} {
 		p := stage.Process{Name: name, Log: filepath.Join(s.dir, name+".log")}
 		if _, missing := os.Stat(p.Log); missing == nil {
 			fmt.Fprintf(os.Stderr, "\n--- the end of what %s wrote:\n%s\n", name, p.Tail(logLines))
 		}
 	}
-	return err
 }

@@ -31,7 +31,7 @@ type Endpoint struct {
 }
 
 // StartEndpoint runs the endpoint of bin: on the PostgreSQL database at databaseURL, or in memory if that is empty. Its
-// log and its spool are in dir.
+// log and its spool are in dir. It is stopped if it does not come to listen.
 func StartEndpoint(ctx context.Context, bin, dir, databaseURL string, args ...string) (*Endpoint, error) {
 	e := &Endpoint{Element: rand.Text(), User: rand.Text()}
 	portFile := filepath.Join(dir, "endpoint.port")
@@ -49,7 +49,11 @@ func StartEndpoint(ctx context.Context, bin, dir, databaseURL string, args ...st
 	if e.Process, err = startProcess(bin, dir, "bulk-endpoint", env, args...); err != nil {
 		return nil, err
 	}
-	return e, e.await(ctx, portFile)
+	if err := e.await(ctx, portFile); err != nil {
+		e.kill()
+		return nil, err
+	}
+	return e, nil
 }
 
 func (e *Endpoint) await(ctx context.Context, portFile string) error {
@@ -62,9 +66,9 @@ func (e *Endpoint) await(ctx context.Context, portFile string) error {
 		}
 		select {
 		case <-e.Ended():
-			return fmt.Errorf("cannot keep the endpoint running:\n%s", e.Tail(10))
+			return e.unasked()
 		case <-ctx.Done():
-			return fmt.Errorf("cannot wait for the endpoint any longer: %w\n%s", context.Cause(ctx), e.Tail(10))
+			return fmt.Errorf("cannot wait for the endpoint any longer: %w", context.Cause(ctx))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -16,9 +16,9 @@ type Operator struct {
 	Probes string
 }
 
-// StartOperator runs the manager of bin as its ServiceAccount, allowed to dial endpoint, and returns when it is ready.
-// Its log is in dir.
-func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir string, endpoint *Endpoint, args ...string) (*Operator, error) {
+// StartOperator runs the manager of bin as its ServiceAccount, allowed to dial that port of this machine, and returns when
+// it is ready; if it does not come to be, it is stopped. Its log is in dir.
+func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir, port string, args ...string) (*Operator, error) {
 	kubeconfig, err := c.operatorKubeconfig(ctx)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir string, endpo
 		return nil, err
 	}
 	args = append([]string{
-		"--allow-http", "--allow-private=127.0.0.1/32:" + endpoint.Port(), "--health-probe-bind-address=" + probes,
+		"--allow-http", "--allow-private=127.0.0.1/32:" + port, "--health-probe-bind-address=" + probes,
 		"--leader-elect", "--leader-election-namespace=" + OperatorNamespace,
 	}, args...)
 	process, err := startProcess(bin, dir, "manager", []string{"KUBECONFIG=" + kubeconfig, "HOME=" + dir, "PATH=" + os.Getenv("PATH")}, args...)
@@ -36,7 +36,11 @@ func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir string, endpo
 		return nil, err
 	}
 	o := &Operator{Process: process, Probes: probes}
-	return o, o.await(ctx)
+	if err := o.await(ctx); err != nil {
+		o.kill()
+		return nil, err
+	}
+	return o, nil
 }
 
 // await returns once the operator calls itself ready.
@@ -47,9 +51,9 @@ func (o *Operator) await(ctx context.Context) error {
 		}
 		select {
 		case <-o.Ended():
-			return fmt.Errorf("cannot keep the manager running:\n%s", o.Tail(10))
+			return o.unasked()
 		case <-ctx.Done():
-			return fmt.Errorf("cannot wait for the manager any longer: %w\n%s", context.Cause(ctx), o.Tail(10))
+			return fmt.Errorf("cannot wait for the manager any longer: %w", context.Cause(ctx))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -66,7 +66,7 @@ func (p *Process) Ended() <-chan struct{} { return p.ended }
 func (p *Process) Stop(patience time.Duration) error {
 	select {
 	case <-p.ended:
-		return fmt.Errorf("%s had ended by itself: %w", p.Name, errors.Join(p.err, errors.New(p.Tail(5))))
+		return p.unasked()
 	default:
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -75,14 +75,23 @@ func (p *Process) Stop(patience time.Duration) error {
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+		p.kill()
 		return fmt.Errorf("cannot stop %s within %v: it was killed", p.Name, patience)
 	}
 	if p.err != nil {
 		return fmt.Errorf("%s ended badly: %w", p.Name, p.err)
 	}
 	return nil
+}
+
+func (p *Process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// unasked says that an ended program should still run.
+func (p *Process) unasked() error {
+	return fmt.Errorf("cannot go on without %s: it ended by itself (%v)", p.Name, p.cmd.ProcessState)
 }
 
 // Tail is the end of what the program wrote.
