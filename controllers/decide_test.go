@@ -126,7 +126,7 @@ func noJobs(v *loadView)    { v.jobs = nil }
 func moved(v *loadView)     { v.connector.fingerprint = "another instance" }
 func blocked(v *loadView) {
 	said := progressing(v1alpha1.ReasonConnectorNotReady, "it does not answer")
-	v.connector = connectorView{blocked: &said}
+	v.connector.blocked = &said
 }
 
 func TestDecideLoad(t *testing.T) {
@@ -165,6 +165,7 @@ func TestDecideLoad(t *testing.T) {
 		{"nothing is sent while an earlier attempt is open", []func(*loadView){attempts("", ""), func(v *loadView) { v.known.inHand = true }}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
 		{"nothing is sent while an earlier attempt is unknown, nor called never accepted", []func(*loadView){attempts(v1alpha1.AttemptUnknown, ""), spec(cancelled)}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
 		{"after attempts that failed for sure it is sent", []func(*loadView){attempts(rejected, notSent, ""), func(v *loadView) { v.known.inHand = true }}, decision{Do: doSend, Job: "contacts"}},
+		{"nothing is sent for a job that is bound to something else", []func(*loadView){func(v *loadView) { v.receipt.Record.ClaimedFor.UID = "another" }}, decision{Do: doRelease, Reason: v1alpha1.ReasonSourceChanged}},
 		{"an upload is left alone while it is wanted", []func(*loadView){uploading}, decision{Do: doWait, After: 30 * time.Second}},
 		{"an upload is cut when its job is cancelled", []func(*loadView){uploading, spec(cancelled)}, decision{Do: doCut, Reason: v1alpha1.ReasonCancelled}},
 		{"an upload is cut when its job is suspended", []func(*loadView){uploading, spec(suspended)}, decision{Do: doCut, Reason: v1alpha1.ReasonSuspended}},
