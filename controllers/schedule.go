@@ -20,13 +20,13 @@ const (
 )
 
 // pollInterval is the time from one poll of a load to the next: 12 % of the
-// time it has run, within the connector's bounds, and up to 5 % more so that
-// loads that began together spread. A one-hour load is polled 60 times at most.
+// time it has run and up to 5 % more, so that loads that began together spread,
+// within the connector's bounds. A one-hour load is polled 60 times at most.
 func pollInterval(elapsed time.Duration, polling v1alpha1.Polling, uid string) time.Duration {
 	interval := elapsed * 12 / 100
 	interval = max(interval, seconds(polling.MinIntervalSeconds, 2*time.Second))
-	interval = min(interval, seconds(polling.MaxIntervalSeconds, 5*time.Minute))
-	return interval + time.Duration(float64(interval)*0.05*spread(uid))
+	interval += time.Duration(float64(interval) * 0.05 * spread(uid))
+	return min(interval, seconds(polling.MaxIntervalSeconds, 5*time.Minute))
 }
 
 // firstPoll is the time until a process that has just started polls a load that
