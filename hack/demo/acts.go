@@ -25,11 +25,11 @@ func (s *show) load(ctx context.Context) error {
 	if err := s.cluster.Use(namespace); err != nil {
 		return err
 	}
-	say("Applying config/samples, with the address and the keys of this endpoint")
+	sayf("Applying config/samples, with the address and the keys of this endpoint")
 	if err := s.apply(ctx, ""); err != nil {
 		return err
 	}
-	say("The states as they pass")
+	sayf("The states as they pass")
 	if _, err := s.watch(ctx, job, v1alpha1.ReasonComplete); err != nil {
 		return err
 	}
@@ -38,12 +38,12 @@ func (s *show) load(ctx context.Context) error {
 
 // once does what a GitOps tool does all day, and counts what the endpoint got of it.
 func (s *show) once(ctx context.Context) error {
-	say("Applying the same again")
+	sayf("Applying the same again")
 	if err := s.apply(ctx, ""); err != nil {
 		return err
 	}
 	for _, what := range []string{"Applying the same under another name", "Deleting that one, and applying it anew"} {
-		say("%s", what)
+		sayf("%s", what)
 		if _, err := s.kubectl(ctx, "delete", "bulkjob", renamed, "--ignore-not-found"); err != nil {
 			return err
 		}

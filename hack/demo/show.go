@@ -38,40 +38,40 @@ type show struct {
 	manager  *stage.Operator
 }
 
-func say(format string, args ...any) { fmt.Printf("\n==> "+format+"\n", args...) }
+func sayf(format string, args ...any) { fmt.Printf("\n==> "+format+"\n", args...) }
 
 func (s *show) controlPlane(context.Context) (err error) {
-	say("Starting a control plane: etcd and kube-apiserver")
+	sayf("Starting a control plane: etcd and kube-apiserver")
 	s.cluster, err = stage.StartControlPlane(s.dir)
 	return err
 }
 
 func (s *show) target(ctx context.Context, postgresql bool) (err error) {
 	if postgresql {
-		say("Starting a throw-away PostgreSQL cluster, with a table %s, and bin/bulk-endpoint before it", object)
+		sayf("Starting a throw-away PostgreSQL cluster, with a table %s, and bin/bulk-endpoint before it", object)
 		if err := s.postgresql(ctx); err != nil {
 			return err
 		}
 	} else {
-		say("Starting bin/bulk-endpoint, which keeps rows in memory (TARGET=postgresql loads a real table)")
+		sayf("Starting bin/bulk-endpoint, which keeps rows in memory (TARGET=postgresql loads a real table)")
 	}
 	s.endpoint, err = stage.StartEndpoint(ctx, s.bin, s.dir, s.url, "-processing-delay="+delay)
 	return err
 }
 
 func (s *show) operator(ctx context.Context) (err error) {
-	say("Installing the operator: kubectl apply --server-side -k config/default")
+	sayf("Installing the operator: kubectl apply --server-side -k config/default")
 	if err := s.cluster.Install(ctx, s.root); err != nil {
 		return err
 	}
-	say("Starting bin/manager, with the rights of its ServiceAccount and no others")
+	sayf("Starting bin/manager, with the rights of its ServiceAccount and no others")
 	s.manager, err = s.cluster.StartOperator(ctx, s.bin, s.dir, s.endpoint.Port())
 	return err
 }
 
 // keep leaves all up until the user has seen enough.
 func (s *show) keep(ctx context.Context) {
-	say("All of it stays up. In another terminal:\n\n    export KUBECONFIG=%s", s.cluster.Kubeconfig)
+	sayf("All of it stays up. In another terminal:\n\n    export KUBECONFIG=%s", s.cluster.Kubeconfig)
 	if _, err := exec.LookPath("kubectl"); err != nil {
 		fmt.Printf("    export PATH=$PATH:%s\n", os.Getenv("KUBEBUILDER_ASSETS"))
 	}

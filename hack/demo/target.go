@@ -61,7 +61,7 @@ func (s *show) rows(ctx context.Context) error {
 }
 
 func (s *show) memoryRows(ctx context.Context) (int, error) {
-	say("The rows as the endpoint has them: GET %s/%s", s.endpoint.URL(), object)
+	sayf("The rows as the endpoint has them: GET %s/%s", s.endpoint.URL(), object)
 	rows, err := s.endpoint.Rows(ctx, object)
 	if err != nil {
 		return 0, err
@@ -83,7 +83,7 @@ func printRow(table *tabwriter.Writer, value func(string) string) {
 }
 
 func (s *show) tableRows(ctx context.Context) (n int, err error) {
-	say("The rows as PostgreSQL has them")
+	sayf("The rows as PostgreSQL has them")
 	query := `select "` + strings.Join(shownColumns, `", "`) + `" from contact`
 	psql := exec.CommandContext(ctx, filepath.Join(s.database.Bin, "psql"), "--no-psqlrc", "--pset=pager=off", "--command", query, s.url)
 	psql.Stdout, psql.Stderr = os.Stdout, os.Stderr

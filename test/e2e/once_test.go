@@ -26,7 +26,7 @@ func sample(t *testing.T) [][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(records[1:], func(a, b []string) int { return slices.Compare(a, b) })
+	slices.SortFunc(records[1:], slices.Compare)
 	return records[1:]
 }
 
@@ -75,7 +75,7 @@ func TestOnce(t *testing.T) {
 			t.Errorf("%s: rows sent/processed/failed %s", tt.reason, rows(job))
 		}
 	}
-	h.sent(1, 1)
+	h.takenOnce(1)
 	if n := h.count("contact"); n != 10 {
 		t.Errorf("PostgreSQL has %d rows", n)
 	}

@@ -28,7 +28,7 @@ func TestRestartWhileRunning(t *testing.T) {
 	if after.Status.JobID != before.Status.JobID || rows(after) != "10/10/0" {
 		t.Errorf("job %s became %s, rows sent/processed/failed %s", before.Status.JobID, after.Status.JobID, rows(after))
 	}
-	h.sent(1, 1)
+	h.takenOnce(1)
 }
 
 // The operator is stopped while a file is half on its way: it is cut, that is recorded, and the next operator sends it.
@@ -62,7 +62,7 @@ func TestRestartWhileUploading(t *testing.T) {
 	if diff := cmp.Diff([]v1alpha1.AttemptOutcome{v1alpha1.AttemptNotSent, v1alpha1.AttemptAccepted}, h.outcomes()); diff != "" {
 		t.Errorf("attempts in the end (-want +got):\n%s", diff)
 	}
-	h.sent(2, 1)
+	h.takenOnce(2)
 	if n := h.count("people"); n != lines {
 		t.Errorf("PostgreSQL has %d rows, not %d", n, lines)
 	}

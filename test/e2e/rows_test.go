@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestRowFails(t *testing.T) {
 	var file strings.Builder
 	file.WriteString("id,name\n")
 	for i := 1; i <= 10; i++ {
-		id := fmt.Sprint(i)
+		id := strconv.Itoa(i)
 		if i == 4 {
 			id = data
 		}
@@ -62,5 +63,5 @@ func TestRowFails(t *testing.T) {
 	if shown := h.kubectl("get", "bulkjobs,bulkreceipts,connectorinstances,events", "-o", "yaml"); strings.Contains(shown, data) {
 		t.Errorf("the row's data is shown:\n%s", shown)
 	}
-	h.sent(1, 1)
+	h.takenOnce(1)
 }

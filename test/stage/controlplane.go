@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
@@ -46,7 +45,7 @@ func StartControlPlane(dir string) (*ControlPlane, error) {
 	}
 	environment := &envtest.Environment{
 		BinaryAssetsDirectory: assets, ControlPlaneStartTimeout: startTimeout,
-		UseExistingCluster: ptr.To(false), // whatever the environment says: this is not for anybody's cluster
+		UseExistingCluster: new(false), // whatever the environment says: this is not for anybody's cluster
 	}
 	c := &ControlPlane{dir: dir, environment: environment, Kubeconfig: filepath.Join(dir, "kubeconfig")}
 	var err error

@@ -128,8 +128,11 @@ func (e *Endpoint) Posts() (int, error) {
 	posts := 0
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
-		var line struct{ Msg, Method string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "Request" && line.Method == http.MethodPost {
+		var line struct {
+			Message string `json:"msg"`
+			Method  string `json:"method"`
+		}
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Message == "Request" && line.Method == http.MethodPost {
 			posts++
 		}
 	}
