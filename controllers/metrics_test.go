@@ -1,0 +1,197 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
+)
+
+// cachedJobs is a cache that holds these jobs, or fails.
+type cachedJobs struct {
+	client.Reader
+	jobs []v1alpha1.BulkJob
+	err  error
+}
+
+func (c cachedJobs) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	list.(*v1alpha1.BulkJobList).Items = c.jobs
+	return c.err
+}
+
+// gathered is what one scrape gets: "metric label=value …" → its count or value.
+func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			name := family.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetName() + "=" + l.GetValue()
+			}
+			switch {
+			case m.GetCounter() != nil:
+				samples[name] = m.GetCounter().GetValue()
+			case m.GetHistogram() != nil:
+				samples[name] = float64(m.GetHistogram().GetSampleCount())
+			default:
+				samples[name] = m.GetGauge().GetValue()
+			}
+		}
+	}
+	return samples
+}
+
+// aSecondApart is a job that was made, taken and finished a second apart.
+func aSecondApart(name string) *v1alpha1.BulkJob {
+	return newJob(name, func(j *v1alpha1.BulkJob) {
+		j.Namespace, j.CreationTimestamp = "team-of-"+name, metav1.NewTime(noon)
+		j.Status.SubmitTime, j.Status.CompletionTime = ptr.To(metav1.NewTime(noon.Add(time.Second))), ptr.To(metav1.NewTime(noon.Add(2*time.Second)))
+		j.Status.JobID = "1234"
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	m, registry := newMetrics(), prometheus.NewRegistry()
+	waiting, following := newJob("waiting"), newJob("running", func(j *v1alpha1.BulkJob) { j.Status.JobID = "1234" })
+	if err := m.register(registry, cachedJobs{jobs: []v1alpha1.BulkJob{*aSecondApart("contacts"), *waiting, *following, *waiting}}); err != nil {
+		t.Fatal(err)
+	}
+	answer := m.instrument(roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Host == "gone" {
+			return nil, errors.New("no route")
+		}
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	}))
+	for _, url := range []string{"http://here/bulk/contact", "http://here/bulk/account", "http://gone/bulk/contact"} {
+		if response, err := answer.RoundTrip(httptest.NewRequest(http.MethodPost, url, nil)); err == nil {
+			response.Body.Close()
+		}
+	}
+	m.attempted(&openconnectors.Attempt{Outcome: openconnectors.Accepted, BytesSent: 300})
+	m.attempted(&openconnectors.Attempt{Outcome: openconnectors.Unknown, BytesSent: 200})
+	for _, name := range []string{"contacts", "accounts"} {
+		m.submitted(aSecondApart(name))
+		m.finished(aSecondApart(name), complete(v1alpha1.ReasonComplete, "the job of "+name))
+	}
+	m.submitted(newJob("restored")) // nobody knows when it was taken
+	m.loadEnded(&v1alpha1.BulkReceiptRecord{Outcome: v1alpha1.LoadSucceeded, JobID: "1234"})
+	want := map[string]float64{
+		"bulkjob_endpoint_requests_total action=submit code=200":  2,
+		"bulkjob_endpoint_requests_total action=submit code=0":    1,
+		"bulkjob_endpoint_request_duration_seconds action=submit": 3,
+		"bulkjob_upload_bytes_total":                              500,
+		"bulkjob_attempts_total outcome=Accepted":                 1,
+		"bulkjob_attempts_total outcome=Unknown":                  1,
+		"bulkjob_submission_unknown_total":                        1,
+		"bulkjob_sent_twice_total":                                0,
+		"bulkjob_finished_total reason=Complete result=Complete":  2,
+		"bulkjob_loads_ended_total outcome=Succeeded":             1,
+		"bulkjob_time_to_submit_seconds":                          2,
+		"bulkjob_time_to_complete_seconds":                        2,
+		"bulkjob_jobs state=Waiting":                              2,
+		"bulkjob_jobs state=Running":                              1,
+		"bulkjob_jobs state=Finished":                             1,
+	}
+	if diff := cmp.Diff(want, gathered(t, registry)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if err := m.register(registry, cachedJobs{}); err == nil {
+		t.Error("registered twice")
+	}
+}
+
+// However many jobs there are, there are as many series: no label tells of one of them.
+func TestMetricsAreBounded(t *testing.T) {
+	m, registry := newMetrics(), prometheus.NewRegistry()
+	jobs := make([]v1alpha1.BulkJob, 0, 300)
+	series := map[int]int{}
+	transport := m.instrument(roundTripper(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	}))
+	for i := range 300 {
+		name := "job-" + randomHex(8)
+		job := aSecondApart(name)
+		jobs = append(jobs, *job)
+		for _, path := range []string{"status", "errors", "cancel", "rows"} {
+			for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
+				response, err := transport.RoundTrip(httptest.NewRequest(method, "http://here/bulk/"+name+"/"+path+"?path=/"+name, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				response.Body.Close()
+			}
+		}
+		m.submitted(job)
+		m.finished(job, failed(v1alpha1.ReasonRowsFailed, name))
+		m.attempted(&openconnectors.Attempt{Outcome: openconnectors.Rejected, Err: errors.New(name)})
+		if i == 0 || i == 299 {
+			scrape := prometheus.NewRegistry()
+			if err := m.register(scrape, cachedJobs{jobs: jobs}); err != nil {
+				t.Fatal(err)
+			}
+			series[i] = len(gathered(t, scrape))
+			registry = scrape
+		}
+	}
+	if series[0] != series[299] {
+		t.Errorf("%d series for one job, %d for 300", series[0], series[299])
+	}
+	allowed := []string{"action", "code", "outcome", "reason", "result", "state"}
+	for _, sample := range slices.Sorted(maps.Keys(gathered(t, registry))) {
+		for _, label := range strings.Fields(sample)[1:] {
+			if name, value, _ := strings.Cut(label, "="); !slices.Contains(allowed, name) || strings.Contains(value, "job-") {
+				t.Errorf("%s: the label %s", sample, label)
+			}
+		}
+	}
+}
+
+func TestMetricsOfABrokenCache(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	if err := newMetrics().register(registry, cachedJobs{err: errors.New("no cache")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := registry.Gather(); err == nil {
+		t.Error("jobs that could not be counted are no error")
+	}
+}
+
+func TestActionOf(t *testing.T) {
+	for _, test := range []struct{ method, path, want string }{
+		{"POST", "/elements/api-v2/bulk/contact", "submit"},
+		{"POST", "/elements/api-v2/hubs/db/bulk/status", "submit"},
+		{"PUT", "/elements/api-v2/bulk/1234/cancel", "cancel"},
+		{"GET", "/elements/api-v2/bulk/1234/status", "status"},
+		{"GET", "/elements/api-v2/hubs/db/bulk/1234/status", "status"},
+		{"GET", "/elements/api-v2/bulk/1234/errors", "errors"},
+		{"GET", "/elements/api-v2/bulk/jobs", "jobs"},
+		{"GET", "/elements/api-v2/objects", "objects"},
+		{"GET", "/elements/api-v2/ping", "ping"},
+		{"GET", "/elements/api-v2/bulk/1234", "other"},
+		{"GET", "/", "other"},
+		{"DELETE", "/elements/api-v2/bulk/1234", "other"},
+	} {
+		if got := actionOf(httptest.NewRequest(test.method, test.path, nil)); got != test.want {
+			t.Errorf("%s %s: %s, want %s", test.method, test.path, got, test.want)
+		}
+	}
+}
