@@ -2,7 +2,15 @@ package controllers
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -465,5 +473,70 @@ func TestDeadline(t *testing.T) {
 				t.Error("a deadline has passed when its time has come")
 			}
 		})
+	}
+}
+
+// constants are the values of the constants of a type in a file of this package.
+func constants(t *testing.T, file, kind string) []string {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if of, ok := spec.Type.(*ast.Ident); ok && of.Name == kind {
+			value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, value)
+		}
+		return true
+	})
+	slices.Sort(values)
+	return values
+}
+
+// The page draws what runs: each step and each phase has its row in the table
+// and its place in the picture, and no other has.
+func TestStateMachineIsDrawn(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "state-machine.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sections, _ := strings.Cut(string(text), "## The life of a load")
+	loads, jobs, found := strings.Cut(sections, "## How a job stands")
+	if !found {
+		t.Fatal("the page has no section about jobs")
+	}
+	firstColumn := regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\|")
+	picture := regexp.MustCompile("(?s)```mermaid\n(.*?)```")
+	for _, test := range []struct {
+		file, kind, section string
+		notDrawn            string
+	}{
+		{"decide.go", "verb", loads, ""},
+		{"conditions.go", "phase", jobs, string(phaseReady)}, // of connectors, not of jobs
+	} {
+		want := constants(t, test.file, test.kind)
+		var rows []string
+		for _, match := range firstColumn.FindAllStringSubmatch(test.section, -1) {
+			rows = append(rows, match[1])
+		}
+		slices.Sort(rows)
+		if diff := cmp.Diff(want, rows); diff != "" || len(want) == 0 {
+			t.Errorf("rows of the %ss (-code +page):\n%s", test.kind, diff)
+		}
+		drawn := picture.FindString(test.section)
+		for _, word := range want {
+			if word != test.notDrawn && !regexp.MustCompile(`\b`+word+`\b`).MatchString(drawn) {
+				t.Errorf("the %s %s is not in the picture", test.kind, word)
+			}
+		}
 	}
 }
