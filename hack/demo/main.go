@@ -43,7 +43,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := s.play(ctx, target == "postgresql"); err != nil {
-		s.explain()
+		if ctx.Err() == nil { // else the user ended it, and needs no explanation
+			s.explain()
+		}
 		_ = s.close() // what matters is why it failed
 		return err
 	}

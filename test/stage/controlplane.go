@@ -23,7 +23,7 @@ const (
 	operatorAccount   = "bulkjob-controller-manager"
 )
 
-// startTimeout is for a machine with two loaded cores; a quiet one needs three seconds.
+// startTimeout of each program is for a machine with two loaded cores; a quiet one needs three seconds for the slowest.
 const startTimeout = time.Minute
 
 // A ControlPlane is etcd and kube-apiserver, with role-based access control on and without nodes.

@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	basePath        = "/elements/api-v2"
-	maxAnswer       = 1 << 20
-	endpointTimeout = 30 * time.Second
+	basePath  = "/elements/api-v2"
+	maxAnswer = 1 << 20
 )
 
 // An Endpoint is a running bin/bulk-endpoint.
@@ -57,7 +56,7 @@ func StartEndpoint(ctx context.Context, bin, dir, databaseURL string, args ...st
 }
 
 func (e *Endpoint) await(ctx context.Context, portFile string) error {
-	ctx, cancel := context.WithTimeout(ctx, endpointTimeout)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
 		if address, err := os.ReadFile(portFile); err == nil {

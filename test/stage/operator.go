@@ -45,6 +45,8 @@ func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir, port string,
 
 // await returns once the operator calls itself ready.
 func (o *Operator) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	for {
 		if status, err := get(ctx, "http://"+o.Probes+"/readyz"); err == nil && status == http.StatusOK {
 			return nil
