@@ -80,7 +80,7 @@ func (l *list) String() string { return strings.Join(*l, ",") }
 
 func (l *list) Set(text string) error {
 	*l = nil
-	for _, value := range strings.Split(text, ",") {
+	for value := range strings.SplitSeq(text, ",") {
 		if value = strings.TrimSpace(value); value != "" {
 			*l = append(*l, value)
 		}

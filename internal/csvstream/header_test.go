@@ -25,8 +25,11 @@ func TestCheckHeader(t *testing.T) {
 		{"a mark alone", "\ufeff", Header{}, &SyntaxError{Problem: "the file is empty"}},
 		{"UTF-16", "\xff\xfea\x00", Header{}, &SyntaxError{Problem: "the file is UTF-16: save it as UTF-8"}},
 		{"twins", "id,id\n", Header{}, &SyntaxError{Problem: "columns 1 and 2 have the same name", Names: []string{"id"}}},
-		{"too long", strings.Repeat("x", DefaultMaxHeaderBytes+1), Header{},
-			&SyntaxError{Problem: "is longer than 65536 bytes: is a closing quote missing?"}},
+		{
+			"too long", strings.Repeat("x", DefaultMaxHeaderBytes+1),
+			Header{},
+			&SyntaxError{Problem: "is longer than 65536 bytes: is a closing quote missing?"},
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {

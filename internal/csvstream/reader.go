@@ -111,7 +111,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	fault := r.take(p[:n])
 	if fault != nil {
 		n = 0
-	} else if err == io.EOF {
+	} else if err == io.EOF { //nolint:errorlint // a wrapped EOF is a broken stream, not its end
 		fault = r.finish()
 		r.err = io.EOF
 	}

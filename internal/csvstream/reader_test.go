@@ -38,7 +38,7 @@ func reference(file string) (int64, error) {
 	r.ReuseRecord = true
 	rows := int64(-1)
 	for {
-		if _, err := r.Read(); err == io.EOF {
+		if _, err := r.Read(); errors.Is(err, io.EOF) {
 			return rows, nil
 		} else if err != nil {
 			return rows, err
@@ -189,9 +189,11 @@ func TestErrorsStay(t *testing.T) {
 		want   func(error) bool
 	}{
 		{"a fault", strings.NewReader("a,b\n1\n2,3\n"), func(err error) bool { return errors.As(err, new(*SyntaxError)) }},
-		{"the end", strings.NewReader("a,b\n1,2\n"), func(err error) bool { return err == io.EOF }},
-		{"the source's own error is passed on, and is no fault of the file",
-			io.MultiReader(strings.NewReader("a,\"b"), iotest.ErrReader(broken)), func(err error) bool { return err == broken }},
+		{"the end", strings.NewReader("a,b\n1,2\n"), func(err error) bool { return errors.Is(err, io.EOF) }},
+		{
+			"the source's own error is passed on, and is no fault of the file",
+			io.MultiReader(strings.NewReader("a,\"b"), iotest.ErrReader(broken)), func(err error) bool { return errors.Is(err, broken) },
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {
@@ -251,7 +253,7 @@ func TestMemoryIsConstant(t *testing.T) {
 			body := io.LimitReader(&endless{block: block}, int64(blocks*len(block)))
 			r := NewReader(io.MultiReader(strings.NewReader("a,b,c\n"), body), Options{})
 			for {
-				if _, err := r.Read(buf); err == io.EOF {
+				if _, err := r.Read(buf); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
 					t.Fatal(err)
@@ -354,7 +356,7 @@ func BenchmarkReader(b *testing.B) {
 			for b.Loop() {
 				r := NewReader(bytes.NewReader(file), Options{})
 				for {
-					if _, err := r.Read(buf); err == io.EOF {
+					if _, err := r.Read(buf); errors.Is(err, io.EOF) {
 						break
 					} else if err != nil {
 						b.Fatal(err)

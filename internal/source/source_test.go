@@ -30,29 +30,31 @@ const (
 	rows      = "contact_id,first_name\n1,Ann\n2,Bo\n"
 )
 
-func gzipped(t testing.TB, text string) []byte {
+func gzipped(tb testing.TB, text string) []byte {
+	tb.Helper()
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
 	if _, err := io.WriteString(w, text); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out.Bytes()
 }
 
-func zstandard(t testing.TB, text string, opts ...zstd.EOption) []byte {
+func zstandard(tb testing.TB, text string, opts ...zstd.EOption) []byte {
+	tb.Helper()
 	var out bytes.Buffer
 	w, err := zstd.NewWriter(&out, opts...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if _, err := io.WriteString(w, text); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out.Bytes()
 }
@@ -141,7 +143,8 @@ func TestResolveRefuses(t *testing.T) {
 	many := map[string]string{"a": "x", "b": "x", "c": "x", "d": "x", "e": "x", "f": "x", "g": "x"}
 	cluster := reader(
 		configMap("contacts", map[string]string{"a.csv": rows, "empty": ""}, map[string][]byte{
-			"c.gz": gzipped(t, rows), "d.zst": zstandard(t, rows), "huge": make([]byte, MaxValueBytes+1)}),
+			"c.gz": gzipped(t, rows), "d.zst": zstandard(t, rows), "huge": make([]byte, MaxValueBytes+1),
+		}),
 		configMap("many", many, nil),
 		configMap("none", nil, nil),
 		secret("unlabelled", nil, map[string][]byte{"a.csv": []byte(rows)}),

@@ -22,14 +22,23 @@ func TestReserve(t *testing.T) {
 		asks   []ask
 		want   []time.Duration
 	}{
-		{"a burst passes, then one at a time", []ask{{0, "a", 10, 2}, {0, "a", 10, 2}, {0, "a", 10, 2}, {100 * ms, "a", 10, 2}, {0, "a", 10, 2}},
-			[]time.Duration{0, 0, 100 * ms, 0, 100 * ms}},
-		{"asking in vain takes nothing", []ask{{0, "a", 10, 1}, {0, "a", 10, 1}, {0, "a", 10, 1}, {0, "a", 10, 1}, {100 * ms, "a", 10, 1}},
-			[]time.Duration{0, 100 * ms, 100 * ms, 100 * ms, 0}},
+		{
+			"a burst passes, then one at a time",
+			[]ask{{0, "a", 10, 2}, {0, "a", 10, 2}, {0, "a", 10, 2}, {100 * ms, "a", 10, 2}, {0, "a", 10, 2}},
+			[]time.Duration{0, 0, 100 * ms, 0, 100 * ms},
+		},
+		{
+			"asking in vain takes nothing",
+			[]ask{{0, "a", 10, 1}, {0, "a", 10, 1}, {0, "a", 10, 1}, {0, "a", 10, 1}, {100 * ms, "a", 10, 1}},
+			[]time.Duration{0, 100 * ms, 100 * ms, 100 * ms, 0},
+		},
 		{"the wait shrinks with time", []ask{{0, "a", 10, 1}, {30 * ms, "a", 10, 1}, {30 * ms, "a", 10, 1}}, []time.Duration{0, 70 * ms, 40 * ms}},
 		{"keys don't share", []ask{{0, "a", 1, 1}, {0, "b", 1, 1}, {0, "a", 1, 1}}, []time.Duration{0, 0, time.Second}},
-		{"a bucket holds no more than its burst", []ask{{0, "a", 10, 2}, {time.Hour, "a", 10, 2}, {0, "a", 10, 2}, {0, "a", 10, 2}},
-			[]time.Duration{0, 0, 0, 100 * ms}},
+		{
+			"a bucket holds no more than its burst",
+			[]ask{{0, "a", 10, 2}, {time.Hour, "a", 10, 2}, {0, "a", 10, 2}, {0, "a", 10, 2}},
+			[]time.Duration{0, 0, 0, 100 * ms},
+		},
 		{"a burst is at least one", []ask{{0, "a", 10, 0}, {0, "a", 10, 0}}, []time.Duration{0, 100 * ms}},
 		{"no rate is no limit", []ask{{0, "a", 0, 1}, {0, "a", 0, 1}, {0, "a", -1, 1}}, []time.Duration{0, 0, 0}},
 		{"a rate may change", []ask{{0, "a", 1, 1}, {0, "a", 1, 1}, {0, "a", 100, 1}, {10 * ms, "a", 100, 1}}, []time.Duration{0, time.Second, 10 * ms, 0}},

@@ -3,6 +3,7 @@ package upload
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -117,11 +118,9 @@ func TestCut(t *testing.T) {
 				synctest.Wait()
 				got := map[string]error{}
 				for len(causes) > 0 {
-					for key, cause := range <-causes {
-						got[key] = cause
-					}
+					maps.Copy(got, <-causes)
 				}
-				same := func(a, b error) bool { return a == b }
+				same := func(a, b error) bool { return errors.Is(a, b) && errors.Is(b, a) }
 				if diff := cmp.Diff(tc.want, got, cmp.Comparer(same)); diff != "" {
 					t.Errorf("-want +got\n%s", diff)
 				}
@@ -155,8 +154,8 @@ func TestWait(t *testing.T) {
 		if err := p.Wait(t.Context()); err != nil {
 			t.Errorf("waited for nothing: %v", err)
 		}
-		for _, seconds := range []time.Duration{20, 30} {
-			p.Start(seconds.String(), "g", 9, func(context.Context) { time.Sleep(seconds * time.Second) })
+		for _, length := range []time.Duration{20 * time.Second, 30 * time.Second} {
+			p.Start(length.String(), "g", 9, func(context.Context) { time.Sleep(length) })
 		}
 		p.Close()
 		short, cancel := context.WithTimeout(t.Context(), 10*time.Second)
