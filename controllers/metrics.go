@@ -37,17 +37,30 @@ func newMetrics() *metrics {
 		return prometheus.HistogramOpts{Name: name, Help: help, NativeHistogramBucketFactor: 1.1, Buckets: prometheus.ExponentialBuckets(0.05, 3, 14)}
 	}
 	counter := func(name, help string) prometheus.CounterOpts { return prometheus.CounterOpts{Name: name, Help: help} }
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(counter(name, help), labels)
+	}
 	return &metrics{
-		requests:          prometheus.NewCounterVec(counter("bulkjob_endpoint_requests_total", "Requests to endpoints, by action and status code; code 0: no answer."), []string{"action", "code"}),
-		requestSeconds:    prometheus.NewHistogramVec(histogram("bulkjob_endpoint_request_duration_seconds", "Time until an endpoint's answer began, by action."), []string{"action"}),
-		uploadBytes:       prometheus.NewCounter(counter("bulkjob_upload_bytes_total", "Bytes of files that were handed out to endpoints.")),
-		attempts:          prometheus.NewCounterVec(counter("bulkjob_attempts_total", "Attempts to send a file, by outcome."), []string{"outcome"}),
-		jobsFinished:      prometheus.NewCounterVec(counter("bulkjob_finished_total", "BulkJobs that finished, by result and reason."), []string{"result", "reason"}),
-		loadsEnded:        prometheus.NewCounterVec(counter("bulkjob_loads_ended_total", "Loads that the endpoint ended, by outcome."), []string{"outcome"}),
-		secondsToSubmit:   prometheus.NewHistogram(histogram("bulkjob_time_to_submit_seconds", "Time from a BulkJob's creation until the endpoint took its file.")),
-		secondsToComplete: prometheus.NewHistogram(histogram("bulkjob_time_to_complete_seconds", "Time from a BulkJob's creation until it finished.")),
-		submissionUnknown: prometheus.NewCounter(counter("bulkjob_submission_unknown_total", "Loads that are held since it cannot be known whether the endpoint took them.")),
-		sentTwice:         prometheus.NewCounter(counter("bulkjob_sent_twice_total", "Loads that an endpoint took more than once.")),
+		requests: counters("bulkjob_endpoint_requests_total",
+			"Requests to endpoints, by action and status code; code 0: no answer.", "action", "code"),
+		requestSeconds: prometheus.NewHistogramVec(histogram("bulkjob_endpoint_request_duration_seconds",
+			"Time until an endpoint's answer began, by action."), []string{"action"}),
+		uploadBytes: prometheus.NewCounter(counter("bulkjob_upload_bytes_total",
+			"Bytes of files that were handed out to endpoints.")),
+		attempts: counters("bulkjob_attempts_total",
+			"Attempts to send a file, by outcome.", "outcome"),
+		jobsFinished: counters("bulkjob_finished_total",
+			"BulkJobs that finished, by result and reason.", "result", "reason"),
+		loadsEnded: counters("bulkjob_loads_ended_total",
+			"Loads that the endpoint ended, by outcome.", "outcome"),
+		secondsToSubmit: prometheus.NewHistogram(histogram("bulkjob_time_to_submit_seconds",
+			"Time from a BulkJob's creation until the endpoint took its file.")),
+		secondsToComplete: prometheus.NewHistogram(histogram("bulkjob_time_to_complete_seconds",
+			"Time from a BulkJob's creation until it finished.")),
+		submissionUnknown: prometheus.NewCounter(counter("bulkjob_submission_unknown_total",
+			"Loads that are held since it cannot be known whether the endpoint took them.")),
+		sentTwice: prometheus.NewCounter(counter("bulkjob_sent_twice_total",
+			"Loads that an endpoint took more than once.")),
 	}
 }
 

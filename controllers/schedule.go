@@ -11,8 +11,8 @@ const (
 	retryFirst = 10 * time.Second // as a batch/v1 Job backs off
 	retryMax   = 10 * time.Minute
 
-	submitTimeoutMin  = 2 * time.Minute
-	submitTimeoutMax  = time.Hour // the platform's own limit for one file
+	submitPatience    = 2 * time.Minute
+	submitPatienceMax = time.Hour // the platform's own limit for one file
 	submitBytesPerSec = 1_700_000 // below this the platform's largest file cannot finish within its hour
 
 	// foreignGrace is added to the time that another process's attempt is given.
@@ -38,7 +38,7 @@ func firstPoll(elapsed time.Duration, polling v1alpha1.Polling, uid string) time
 // spread maps a UID to [0, 1).
 func spread(uid string) float64 {
 	h := fnv.New32a()
-	h.Write([]byte(uid))
+	h.Write([]byte(uid)) //nolint:errcheck,gosec // a hash takes everything
 	return float64(h.Sum32()) / (1 << 32)
 }
 
@@ -54,9 +54,9 @@ func retryDelay(n int) time.Duration {
 // submitTimeout is how long sending a file may take. bytes is -1 where unknown.
 func submitTimeout(bytes int64) time.Duration {
 	if bytes < 0 {
-		return submitTimeoutMax
+		return submitPatienceMax
 	}
-	return min(submitTimeoutMin+time.Duration(bytes/submitBytesPerSec)*time.Second, submitTimeoutMax)
+	return min(submitPatience+time.Duration(bytes/submitBytesPerSec)*time.Second, submitPatienceMax)
 }
 
 func seconds(n int32, fallback time.Duration) time.Duration {

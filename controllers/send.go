@@ -82,7 +82,7 @@ func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.B
 	if err != nil {
 		return sending{sent: openconnectors.Attempt{Outcome: openconnectors.NotSent, Err: err}}
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	var body io.Reader = file
 	var rows *csvstream.Reader
 	if c.identity.Format == v1alpha1.FormatCSV {
@@ -91,7 +91,6 @@ func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.B
 	}
 	token := fmt.Sprintf("%s.%d.%s", receipt.Name, attempt.Number, attempt.Nonce)
 	result := sending{}
-	var withheld *cutError
 	result.sent = c.connection.client.Submit(ctx, openconnectors.Upload{
 		Object: c.job.Spec.Object, FileName: token + extension(c.identity.Format), ContentType: contentType(c.identity.Format),
 		File: body, Size: c.pinned.Size, MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path,
@@ -109,7 +108,7 @@ func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.B
 		n := rows.Rows()
 		result.rows = &n
 	}
-	if errors.As(result.sent.Err, &withheld) {
+	if withheld, ok := errors.AsType[*cutError](result.sent.Err); ok {
 		result.ended = withheld.reason
 	}
 	return result
@@ -207,7 +206,7 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 		if a := &record.Attempts[i]; a.Nonce == nonce {
 			a.Outcome, a.EndedAt = v1alpha1.AttemptOutcome(r.sent.Outcome), &ended
 			a.Message = truncate(errorText(r.sent.Err), 512)
-			a.RetryAfterSeconds = int32(min(r.sent.RetryAfter/time.Second, 86400))
+			a.RetryAfterSeconds = int32(min(r.sent.RetryAfter/time.Second, 86400)) //nolint:gosec // a day at most
 		}
 	}
 	switch r.sent.Outcome {
