@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/utils/ptr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -20,7 +19,7 @@ func TestAnnounce(t *testing.T) {
 	taken := func(id string) func(*v1alpha1.BulkJob) {
 		return func(j *v1alpha1.BulkJob) { j.Status.JobID = id }
 	}
-	done := func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = ptr.To(metav1.NewTime(noon)) }
+	done := func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = new(metav1.NewTime(noon)) }
 	type changes = []func(*v1alpha1.BulkJob)
 	submitted := "Normal Submitted the endpoint took the file as its job 1234"
 	for _, test := range []struct {

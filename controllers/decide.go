@@ -79,11 +79,9 @@ func decideLoad(v *loadView) step {
 		return decideOpen(v, &last)
 	case v1alpha1.AttemptUnknown:
 		return step{do: doHold, message: last.Message}
+	default:
+		return decideAgain(v, &last)
 	}
-	if doubtful(v.receipt) || last.Outcome == v1alpha1.AttemptAccepted {
-		return step{do: doHold, message: "an earlier attempt may have been taken, and left no job to follow"}
-	}
-	return decideAgain(v, &last)
 }
 
 // doubtful is true unless every attempt before the last was proven not to have been taken.
@@ -128,13 +126,18 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 
 // decideAgain is about a load whose last attempt was proven not to have been taken.
 func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
+	if doubtful(v.receipt) || last.Outcome == v1alpha1.AttemptAccepted {
+		return step{do: doHold, message: "an earlier attempt may have been taken, and left no job to follow"}
+	}
 	job, why := wantedBy(v)
 	if job == nil {
 		return step{do: doEnd, reason: why, message: notWantedMessage(why)}
 	}
 	if v.receipt.Record.Rejections > backoffLimit(job) {
-		return step{do: doEnd, reason: v1alpha1.ReasonBackoffLimit,
-			message: fmt.Sprintf("the endpoint refused the file %d times; the last time: %s", v.receipt.Record.Rejections, last.Message)}
+		return step{
+			do: doEnd, reason: v1alpha1.ReasonBackoffLimit,
+			message: fmt.Sprintf("the endpoint refused the file %d times; the last time: %s", v.receipt.Record.Rejections, last.Message),
+		}
 	}
 	if v.connector.elsewhere(&v.receipt.Record) {
 		return step{do: doWait, after: recheckDelay}

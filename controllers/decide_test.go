@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -63,7 +62,7 @@ func newAttempt(number int32, outcome v1alpha1.AttemptOutcome) v1alpha1.Attempt 
 		At: metav1.NewMicroTime(noon.Add(-10 * time.Second)), Outcome: outcome,
 	}
 	if outcome != "" {
-		a.EndedAt, a.Message = ptr.To(metav1.NewMicroTime(noon.Add(-5*time.Second))), "what came of it"
+		a.EndedAt, a.Message = new(metav1.NewMicroTime(noon.Add(-5*time.Second))), "what came of it"
 	}
 	return a
 }
@@ -107,11 +106,11 @@ func spec(change func(*v1alpha1.BulkJob)) func(*loadView) {
 
 func cancelled(j *v1alpha1.BulkJob) { j.Spec.Cancel = true }
 func suspended(j *v1alpha1.BulkJob) { j.Spec.Suspend = true }
-func late(j *v1alpha1.BulkJob)      { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](30) }
+func late(j *v1alpha1.BulkJob)      { j.Spec.ActiveDeadlineSeconds = new(int64(30)) }
 func changed(j *v1alpha1.BulkJob)   { j.Spec.Object = "account" }
-func deleted(j *v1alpha1.BulkJob)   { j.DeletionTimestamp = ptr.To(metav1.NewTime(noon)) }
+func deleted(j *v1alpha1.BulkJob)   { j.DeletionTimestamp = new(metav1.NewTime(noon)) }
 func ended(j *v1alpha1.BulkJob) {
-	j.Status.CompletionTime, j.Status.ObservedGeneration = ptr.To(metav1.NewTime(noon)), j.Generation
+	j.Status.CompletionTime, j.Status.ObservedGeneration = new(metav1.NewTime(noon)), j.Generation
 }
 
 // second adds the job copy, bound to the same load by its status.
@@ -204,7 +203,7 @@ func TestDecideLoad(t *testing.T) {
 		{"not for a connector that reaches another instance", []func(*loadView){attempts(notSent), moved, later(time.Hour)}, decision{Do: doWait, After: 30 * time.Second}},
 		{"six refusals are borne", []func(*loadView){attempts(rejected, rejected, rejected, rejected, rejected, rejected), later(time.Hour)}, decision{Do: doRetry, Job: "contacts"}},
 		{"the seventh is the last", []func(*loadView){attempts(rejected, rejected, rejected, rejected, rejected, rejected, rejected)}, decision{Do: doEnd, Reason: v1alpha1.ReasonBackoffLimit}},
-		{"backoffLimit 0 bears none", []func(*loadView){attempts(rejected), spec(func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = ptr.To[int32](0) })}, decision{Do: doEnd, Reason: v1alpha1.ReasonBackoffLimit}},
+		{"backoffLimit 0 bears none", []func(*loadView){attempts(rejected), spec(func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = new(int32(0)) })}, decision{Do: doEnd, Reason: v1alpha1.ReasonBackoffLimit}},
 		{"what never left is tried without end", []func(*loadView){attempts(slices.Repeat([]v1alpha1.AttemptOutcome{notSent}, 10)...), later(time.Hour)}, decision{Do: doRetry, Job: "contacts"}},
 		{"what nobody wants any more is ended, not tried again", []func(*loadView){attempts(notSent), spec(cancelled)}, decision{Do: doEnd, Reason: v1alpha1.ReasonCancelled}},
 		{"a job that goes away ends it", []func(*loadView){attempts(notSent), noJobs}, decision{Do: doEnd, Reason: v1alpha1.ReasonAbandoned}},
@@ -322,6 +321,7 @@ func brokenRules(v *loadView, next step) []string {
 		rule(record.JobID != "" && v.connector.blocked == nil && v.connector.fingerprint == record.TargetFingerprint, "only of the instance that took it")
 	case doWait:
 		rule(next.after > 0, "for a time")
+	case doNothing: // spoken of above
 	}
 	return broken
 }
@@ -359,20 +359,20 @@ func (d *dice) job(name string, receipt *v1alpha1.BulkReceipt) *v1alpha1.BulkJob
 		j.Spec.Cancel, j.Spec.Suspend = d.flip(), d.flip()
 		j.Spec.Object = pick(d, "contact", "contact", "account")
 		if d.flip() {
-			j.Spec.ActiveDeadlineSeconds = ptr.To(int64(1 + d.roll(256)))
+			j.Spec.ActiveDeadlineSeconds = new(int64(1 + d.roll(256)))
 		}
 		if d.flip() {
-			j.Spec.BackoffLimit = ptr.To(int32(d.roll(4)))
+			j.Spec.BackoffLimit = new(int32(d.roll(4)))
 		}
 		if d.flip() {
 			j.Status.Receipt, j.Status.BindingHash = receipt.Name, bindingHash(&newJob("").Spec)
 		}
 		j.Status.ObservedGeneration = int64(d.roll(3))
 		if at := d.moment(); !at.IsZero() {
-			j.Status.CompletionTime = ptr.To(metav1.NewTime(at))
+			j.Status.CompletionTime = new(metav1.NewTime(at))
 		}
 		if at := d.moment(); !at.IsZero() {
-			j.Status.StartTime = ptr.To(metav1.NewTime(at))
+			j.Status.StartTime = new(metav1.NewTime(at))
 		}
 		if d.flip() {
 			setConditions(&j.Status.Conditions, verdict{pick(d, phaseSuspended, phaseProgressing, phaseStalled, phaseFailed, phaseComplete), "Drawn", "drawn"}, 1)
@@ -463,7 +463,7 @@ func TestDeadline(t *testing.T) {
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			job := newLoad(spec(late)).jobs[0]
-			job.Status.StartTime = ptr.To(metav1.NewTime(start))
+			job.Status.StartTime = new(metav1.NewTime(start))
 			test.change(job)
 			at, ok := deadline(job)
 			if ok != !test.want.IsZero() || !at.Equal(test.want) {

@@ -146,8 +146,8 @@ func fieldsOf(kind reflect.Type, path string) []string {
 		return []string{strings.TrimPrefix(path, ".")}
 	}
 	var fields []string
-	for i := range kind.NumField() {
-		fields = append(fields, fieldsOf(kind.Field(i).Type, path+"."+kind.Field(i).Name)...)
+	for field := range kind.Fields() {
+		fields = append(fields, fieldsOf(field.Type, path+"."+field.Name)...)
 	}
 	return fields
 }

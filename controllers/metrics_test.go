@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -43,10 +42,11 @@ func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	samples := map[string]float64{}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			name := family.GetName()
+			words := []string{family.GetName()}
 			for _, l := range m.GetLabel() {
-				name += " " + l.GetName() + "=" + l.GetValue()
+				words = append(words, l.GetName()+"="+l.GetValue())
 			}
+			name := strings.Join(words, " ")
 			switch {
 			case m.GetCounter() != nil:
 				samples[name] = m.GetCounter().GetValue()
@@ -64,7 +64,7 @@ func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 func aSecondApart(name string) *v1alpha1.BulkJob {
 	return newJob(name, func(j *v1alpha1.BulkJob) {
 		j.Namespace, j.CreationTimestamp = "team-of-"+name, metav1.NewTime(noon)
-		j.Status.SubmitTime, j.Status.CompletionTime = ptr.To(metav1.NewTime(noon.Add(time.Second))), ptr.To(metav1.NewTime(noon.Add(2*time.Second)))
+		j.Status.SubmitTime, j.Status.CompletionTime = new(metav1.NewTime(noon.Add(time.Second))), new(metav1.NewTime(noon.Add(2*time.Second)))
 		j.Status.JobID = "1234"
 	})
 }

@@ -164,7 +164,8 @@ func judgeRunning(v *jobView) verdict {
 	case job.Spec.Cancel && v.shared:
 		return failed(v1alpha1.ReasonCancelled, "this job was cancelled; the load goes on, since another job asks for it")
 	case deadlinePassed(job, v.now):
-		return failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed before the endpoint was done; its job "+id+" is asked to cancel unless another BulkJob wants it")
+		return failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed before the endpoint was done; "+
+			"its job "+id+" is asked to cancel unless another BulkJob wants it")
 	case job.Spec.Cancel:
 		return progressing(v1alpha1.ReasonCancelling, "the endpoint is asked to cancel its job "+id)
 	case job.Spec.Suspend:
@@ -255,18 +256,18 @@ func rowsFailedMessage(rows *v1alpha1.RowCounts, errors []v1alpha1.RowError) str
 	if total := totalRows(rows); total > 0 {
 		message = fmt.Sprintf("%d of %d rows failed", *rows.Failed, total)
 	}
+	parts := []string{message}
 	for i, e := range errors {
-		if i == 3 {
-			message += "; more in status.rowErrors"
-			break
-		}
-		if e.Row != nil {
-			message += fmt.Sprintf("; row %d: %s", *e.Row, e.Reason)
-		} else {
-			message += "; " + e.Reason
+		switch {
+		case i == 3:
+			return strings.Join(append(parts, "more in status.rowErrors"), "; ")
+		case e.Row != nil:
+			parts = append(parts, fmt.Sprintf("row %d: %s", *e.Row, e.Reason))
+		default:
+			parts = append(parts, e.Reason)
 		}
 	}
-	return message
+	return strings.Join(parts, "; ")
 }
 
 // totalRows is how many rows there were: those counted here, else those that
@@ -301,7 +302,7 @@ func deref(n *int64) int64 {
 	return *n
 }
 
-// attemptName names an attempt for people: br-….2
+// attemptName names an attempt for people, such as br-….2 for the second.
 func attemptName(receipt *v1alpha1.BulkReceipt) string {
 	return fmt.Sprintf("%s.%d", receipt.Name, lastAttempt(receipt).Number)
 }
@@ -311,7 +312,8 @@ func unknownMessage(receipt *v1alpha1.BulkReceipt, job *v1alpha1.BulkJob) string
 	last := lastAttempt(receipt)
 	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again. Attempt %s; look at the endpoint's jobs "+
 		"(GET /bulk/jobs) from %s on for object %s, and at the rows themselves. To send the content all the same, change spec.sendToken",
-		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted), attemptName(receipt), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object)
+		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted),
+		attemptName(receipt), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object)
 	if job.Spec.Resolve != nil {
 		message += ". spec.resolve is not acted on by this version"
 	}

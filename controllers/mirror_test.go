@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -194,7 +193,7 @@ func twice(v *loadView) { v.receipt.Record.OtherJobIDs = []string{"1235", "1236"
 
 func TestMirrorStatus(t *testing.T) {
 	job := newLoad().jobs[0]
-	at := func(ago time.Duration) *metav1.Time { return ptr.To(metav1.NewTime(noon.Add(-ago))) }
+	at := func(ago time.Duration) *metav1.Time { return new(metav1.NewTime(noon.Add(-ago))) }
 	bound := v1alpha1.BulkJobStatus{ObservedGeneration: 1, Receipt: "br-contacts", BindingHash: bindingHash(&job.Spec), StartTime: at(10 * time.Second)}
 	with := func(change func(*v1alpha1.BulkJobStatus)) v1alpha1.BulkJobStatus {
 		s := *bound.DeepCopy()
@@ -205,7 +204,7 @@ func TestMirrorStatus(t *testing.T) {
 		running(v)
 		r := &v.receipt.Record
 		r.State, r.SubmitTime, r.Rows = "CREATED", at(5*time.Second), rows(10, -1, -1)
-		r.Source = &v1alpha1.SourceStatus{SHA256: "bb", Bytes: ptr.To[int64](33)}
+		r.Source = &v1alpha1.SourceStatus{SHA256: "bb", Bytes: new(int64(33))}
 	}
 	shownBefore := func(change func(*v1alpha1.BulkJobStatus)) func(*loadView) {
 		return spec(func(j *v1alpha1.BulkJob) { j.Status = with(change) })
@@ -213,8 +212,8 @@ func TestMirrorStatus(t *testing.T) {
 	whole := func(state string, r *v1alpha1.RowCounts) func(*v1alpha1.BulkJobStatus) {
 		return func(s *v1alpha1.BulkJobStatus) {
 			s.State, s.JobID, s.SubmitTime, s.Rows = state, "1234", at(5*time.Second), r
-			s.Source = &v1alpha1.SourceStatus{SHA256: "bb", Bytes: ptr.To[int64](33)}
-			s.Upload = &v1alpha1.UploadStatus{BytesSent: 33, BytesTotal: ptr.To[int64](33)}
+			s.Source = &v1alpha1.SourceStatus{SHA256: "bb", Bytes: new(int64(33))}
+			s.Upload = &v1alpha1.UploadStatus{BytesSent: 33, BytesTotal: new(int64(33))}
 		}
 	}
 	for _, test := range []struct {
@@ -234,7 +233,7 @@ func TestMirrorStatus(t *testing.T) {
 		{"but not what was shown of another load", []func(*loadView){taken, shownBefore(func(s *v1alpha1.BulkJobStatus) { whole("RUNNING", rows(7, 7, 7))(s); s.Receipt = "br-earlier" })}, nil, with(whole("CREATED", rows(10, -1, -1)))},
 		{"the end is the receipt's", []func(*loadView){taken, ending, func(v *loadView) { v.known.state = "RUNNING" }, shownBefore(whole("RUNNING", rows(10, 4, 1)))}, nil, with(func(s *v1alpha1.BulkJobStatus) {
 			whole("COMPLETE", rows(10, 10, 0))(s)
-			s.RowErrors, s.CompletionTime = []v1alpha1.RowError{{Row: ptr.To[int64](3), Reason: "odd"}}, at(0)
+			s.RowErrors, s.CompletionTime = []v1alpha1.RowError{{Row: new(int64(3)), Reason: "odd"}}, at(0)
 		})},
 		{"a job that was late has sent nothing", []func(*loadView){taken, ending}, func(v *jobView) { v.late = true }, with(func(s *v1alpha1.BulkJobStatus) {
 			whole("COMPLETE", rows(0, -1, -1))(s)
@@ -257,7 +256,7 @@ func TestMirrorStatus(t *testing.T) {
 			s.Receipt, s.StartTime, s.CompletionTime = "br-earlier", at(time.Hour), at(50*time.Minute)
 		})}, nil, with(func(s *v1alpha1.BulkJobStatus) {
 			whole("COMPLETE", rows(10, 10, 0))(s)
-			s.RowErrors = []v1alpha1.RowError{{Row: ptr.To[int64](3), Reason: "odd"}}
+			s.RowErrors = []v1alpha1.RowError{{Row: new(int64(3)), Reason: "odd"}}
 			s.ObservedGeneration, s.StartTime, s.CompletionTime = 2, at(0), at(0)
 		})},
 	} {
@@ -280,13 +279,13 @@ func ending(v *loadView) {
 	r := &v.receipt.Record
 	end(r, v1alpha1.LoadSucceeded, v1alpha1.ReasonComplete, "", noon)
 	r.State, r.Rows = "COMPLETE", rows(10, 10, 0)
-	r.RowErrors = []v1alpha1.RowError{{Row: ptr.To[int64](3), Reason: "odd"}}
+	r.RowErrors = []v1alpha1.RowError{{Row: new(int64(3)), Reason: "odd"}}
 }
 
 func TestRowsFailedMessage(t *testing.T) {
 	errors := make([]v1alpha1.RowError, 0, 10)
 	for i := range 10 {
-		errors = append(errors, v1alpha1.RowError{Row: ptr.To(int64(i)), Reason: fmt.Sprint("reason ", i)})
+		errors = append(errors, v1alpha1.RowError{Row: new(int64(i)), Reason: fmt.Sprint("reason ", i)})
 	}
 	for _, test := range []struct {
 		reason string
@@ -318,7 +317,7 @@ func TestLongWordsHideNothing(t *testing.T) {
 		{"a doubt", []func(*loadView){unknown, wordy, spec(func(j *v1alpha1.BulkJob) { j.Spec.Resolve = &v1alpha1.Resolve{} })}, false, []string{".2;", "GET /bulk/jobs", "change spec.sendToken", "spec.resolve is not acted on by this version"}},
 		{"a failure from before", []func(*loadView){over(v1alpha1.LoadFailed, "ABORTED"), wordy}, true, []string{"Wörter", "change spec.sendToken to send it again"}},
 		{"a time to live that is not kept", []func(*loadView){over(v1alpha1.LoadFailed, "ABORTED"), wordy, spec(func(j *v1alpha1.BulkJob) {
-			j.Spec.TTLSecondsAfterFinished, j.Labels = ptr.To[int32](60), map[string]string{"argocd.argoproj.io/instance": "crm"}
+			j.Spec.TTLSecondsAfterFinished, j.Labels = new(int32(60)), map[string]string{"argocd.argoproj.io/instance": "crm"}
 		})}, false, []string{"Wörter", "ttlSecondsAfterFinished is ignored, since Argo CD owns the object"}},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
@@ -396,7 +395,7 @@ func FuzzMirror(f *testing.F) {
 		case 0:
 			v.known.state, v.known.rows = "RUNNING", rows(-1, 3, 1)
 		case 1:
-			v.known.trouble = ptr.To(pick(&d, progressing(v1alpha1.ReasonPollFailed, text), stalled(v1alpha1.ReasonRemoteForgot, text)))
+			v.known.trouble = new(pick(&d, progressing(v1alpha1.ReasonPollFailed, text), stalled(v1alpha1.ReasonRemoteForgot, text)))
 		}
 		limit := pick(&d, intstr.FromInt32(0), intstr.FromInt32(2), intstr.FromString("50%"), intstr.FromString("x"))
 		v.job.Spec.MaxFailedRows = &limit

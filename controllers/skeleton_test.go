@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -19,7 +18,7 @@ import (
 func dressed(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: "crm", Name: name, UID: "uid", Generation: 3, ResourceVersion: "77", CreationTimestamp: metav1.NewTime(noon),
-		DeletionTimestamp: ptr.To(metav1.NewTime(noon.Add(time.Hour))),
+		DeletionTimestamp: new(metav1.NewTime(noon.Add(time.Hour))),
 		Labels:            map[string]string{"team": "crm"},
 		Annotations: map[string]string{
 			corev1.LastAppliedConfigAnnotation: strings.Repeat("x", 4096), "argocd.argoproj.io/tracking-id": "crm:bulkjob", "note": "theirs",
@@ -39,9 +38,9 @@ func bones(name string) metav1.ObjectMeta {
 func endedJob() *v1alpha1.BulkJob {
 	job := newJob("contacts")
 	job.ObjectMeta = dressed("contacts")
-	job.Spec.TTLSecondsAfterFinished, job.Spec.Parameters = ptr.To[int32](60), map[string]v1alpha1.ParameterValue{"listId": "42"}
+	job.Spec.TTLSecondsAfterFinished, job.Spec.Parameters = new(int32(60)), map[string]v1alpha1.ParameterValue{"listId": "42"}
 	job.Status = v1alpha1.BulkJobStatus{
-		ObservedGeneration: 3, BindingHash: "hash", Receipt: "br-contacts", CompletionTime: ptr.To(metav1.NewTime(noon)),
+		ObservedGeneration: 3, BindingHash: "hash", Receipt: "br-contacts", CompletionTime: new(metav1.NewTime(noon)),
 		State: "COMPLETE", JobID: "1234", Rows: rows(10, 10, 0), RowErrors: []v1alpha1.RowError{{Reason: "odd"}},
 	}
 	setConditions(&job.Status.Conditions, complete(v1alpha1.ReasonComplete, strings.Repeat("words ", 150)), 3)
@@ -59,9 +58,9 @@ func TestSlimJob(t *testing.T) {
 		got, err := slimJob(endedJob())
 		want := &v1alpha1.BulkJob{
 			ObjectMeta: bones("contacts"),
-			Spec:       v1alpha1.BulkJobSpec{TTLSecondsAfterFinished: ptr.To[int32](60)},
+			Spec:       v1alpha1.BulkJobSpec{TTLSecondsAfterFinished: new(int32(60))},
 			Status: v1alpha1.BulkJobStatus{
-				ObservedGeneration: 3, BindingHash: "hash", Receipt: "br-contacts", CompletionTime: ptr.To(metav1.NewTime(noon)),
+				ObservedGeneration: 3, BindingHash: "hash", Receipt: "br-contacts", CompletionTime: new(metav1.NewTime(noon)),
 			},
 		}
 		if diff := cmp.Diff(any(want), got); diff != "" || err != nil {

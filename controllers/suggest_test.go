@@ -24,6 +24,7 @@ func TestUnknownObject(t *testing.T) {
 		{"a short name is not near to any other", "x", listed, "unknown object x; the connector lists activities, contact, campaign, list, account"},
 		{"one letter of a short name", "lst", listed, "unknown object lst; did you mean list?"},
 		{"nothing like it", "invoices", listed, "unknown object invoices; the connector lists activities, contact, campaign, list, account"},
+		{"half of the letters are too many", "abcdef", []string{"abcxyz"}, "unknown object abcdef; the connector lists abcxyz"},
 		{"nothing is listed", "contact", nil, "unknown object contact: the connector lists no objects"},
 		{"ten are enough", "invoices", many, "unknown object invoices; the connector lists table_00, table_01, table_02, table_03, table_04, table_05, table_06, table_07, table_08, table_09 and 2 more"},
 	} {
