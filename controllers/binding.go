@@ -37,16 +37,31 @@ func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash s
 		}
 		return receipt, err
 	}
-	if job.Status.Receipt != "" {
-		return nil, nil //nolint:nilnil // bound to none is no error
-	}
+	return r.unshown(ctx, job, hash)
+}
+
+// unshown is the load that was claimed for what a job names now and that its
+// status does not speak of yet; nil if there is none. A load that was claimed
+// before the one that the status speaks of is none: it was loaded earlier.
+func (r *JobReconciler) unshown(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
 	claims, err := r.claims(ctx, job)
 	if err != nil {
 		return nil, err
 	}
 	for i := range claims {
-		if claims[i].Record.BindingHash == hash && claims[i].Record.Outcome != v1alpha1.LoadNeverAccepted {
-			return r.shared.receipt(ctx, client.ObjectKeyFromObject(&claims[i]))
+		if claims[i].Record.BindingHash != hash || toBindAnew(job, &claims[i]) {
+			continue
+		}
+		receipt, err := r.shared.receipt(ctx, client.ObjectKeyFromObject(&claims[i]))
+		if err != nil || job.Status.Receipt == "" {
+			return receipt, err
+		}
+		shown, err := r.shared.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
+		if client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		if receipt.Record.Outcome == "" || err == nil && lastAttempt(receipt).At.After(lastAttempt(shown).At.Time) {
+			return receipt, nil
 		}
 	}
 	return nil, nil //nolint:nilnil // bound to none is no error

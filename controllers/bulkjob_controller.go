@@ -175,11 +175,10 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	if late && !said.finished() {
 		status.Receipt, status.BindingHash = job.Status.Receipt, job.Status.BindingHash // it is bound when it is late for sure
 	}
-	next := turn{status: &status, said: said, after: 10 * time.Minute, priority: priorityFollow}
-	if at, ok := deadline(job); ok && !said.finished() {
-		next.after = min(next.after, max(at.Sub(now), time.Millisecond))
+	if deadlinePassed(job, now) && receipt.Record.Outcome == "" {
+		wake(r.shared.receiptEvents, receipt) // it is cut, or cancelled
 	}
-	return next, nil
+	return turn{status: &status, said: said, after: untilDeadline(job, now, 10*time.Minute), priority: priorityFollow}, nil
 }
 
 // say shows a verdict about a job that is bound to nothing yet.
@@ -202,9 +201,7 @@ func (r *JobReconciler) wait(job *v1alpha1.BulkJob, said verdict) turn {
 	if said.reason == v1alpha1.ReasonUploadSlot {
 		next.after = min(next.after, 2*time.Second)
 	}
-	if at, ok := deadline(job); ok {
-		next.after = min(next.after, max(at.Sub(r.shared.now()), time.Millisecond))
-	}
+	next.after = untilDeadline(job, r.shared.now(), next.after)
 	next.priority = prioritySubmit
 	return next
 }

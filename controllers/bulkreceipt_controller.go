@@ -71,7 +71,7 @@ func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkRece
 	if err := r.noteOrphan(ctx, receipt, jobs, now); err != nil {
 		return nil, nil, err
 	}
-	v := &loadView{receipt: receipt, jobs: jobs, connector: connector, now: now}
+	v := &loadView{receipt: receipt, jobs: jobs, connector: connector, now: now, grace: r.shared.patience.ForeignClaim}
 	v.known = r.shared.process.snapshot(key, receipt, now)
 	v.known.uploading = r.shared.pool.Running(key.String())
 	if v.known.nextPoll.IsZero() && receipt.Record.JobID != "" {
@@ -101,10 +101,24 @@ func (r *ReceiptReconciler) act(ctx context.Context, v *loadView, connection *co
 	case doCancel:
 		return r.cancel(ctx, v, connection)
 	case doWait:
-		return requeue(next.after, priorityPoll), nil
+		return r.pause(v, next.after), nil
 	default:
 		return ctrl.Result{}, nil
 	}
+}
+
+// pause waits. If a running load waits for its connector, its jobs are told why.
+func (r *ReceiptReconciler) pause(v *loadView, after time.Duration) ctrl.Result {
+	running, blocked := v.receipt.Record.JobID != "", v.connector.blocked
+	switch {
+	case v.connector.pending:
+		after = min(after, time.Second)
+	case running && blocked != nil && blocked.reason == v1alpha1.ReasonConnectorNotReady:
+		return r.trouble(v, *blocked)
+	case running && v.connector.elsewhere(&v.receipt.Record):
+		return r.trouble(v, elsewhere())
+	}
+	return requeue(after, priorityPoll)
 }
 
 // send begins the upload in the pool; a full pool is tried again.
@@ -212,8 +226,8 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 		}
 		before := l.trouble
 		l.trouble = nil
-		if !openconnectors.Known(job.State) && v.now.Sub(l.stateSince) >= unknownStateAfter {
-			s := stalled(v1alpha1.ReasonUnknownState, "the endpoint has called its job "+job.State+" for a day, a word that nobody knows; it is still asked")
+		if !openconnectors.Known(job.State) && v.now.Sub(l.stateSince) >= r.shared.patience.UnknownState {
+			s := stalled(v1alpha1.ReasonUnknownState, "the endpoint has long called its job "+job.State+", a word that nobody knows; it is still asked")
 			l.trouble = &s
 		}
 		changed = changed || (before == nil) != (l.trouble == nil)

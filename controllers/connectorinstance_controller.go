@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/dial"
 	"bulkjob.dev/operator/internal/openconnectors"
 )
 
@@ -86,6 +87,8 @@ func discoveryVerdict(err error) verdict {
 	switch {
 	case errors.As(err, &h):
 		return h.verdict
+	case errors.Is(err, dial.ErrRefused):
+		return stalled(v1alpha1.ReasonAddressRefused, err.Error())
 	case errors.Is(err, openconnectors.ErrCredentials):
 		return stalled(v1alpha1.ReasonCredentialsInvalid, err.Error())
 	case errors.As(err, &refused) && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden):

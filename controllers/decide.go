@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -42,7 +43,10 @@ type step struct {
 // connectorView is what a decision needs to know of a connector.
 type connectorView struct {
 	// blocked says why the connector cannot be used, nil if it can.
-	blocked     *verdict
+	blocked *verdict
+	// pending is true while a blocked connector is asked who it is, after a start of
+	// the operator or a change: there is nothing to show before its answer.
+	pending     bool
 	fingerprint string
 	polling     v1alpha1.Polling
 	// perSecond is how many requests the connector may be sent.
@@ -61,6 +65,8 @@ type loadView struct {
 	connector connectorView
 	known     known
 	now       time.Time
+	// grace is what another process's attempt is given beyond its own time; 0: foreignGrace.
+	grace time.Duration
 }
 
 // decideLoad says what to do next about a load. It is pure: the state machine
@@ -100,7 +106,7 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 	job, why := wantedBy(v)
 	switch {
 	case last.Holder != v.known.holder:
-		left := v.known.firstSeen.Add(time.Duration(last.SubmitTimeoutSeconds)*time.Second + foreignGrace).Sub(v.now)
+		left := v.known.firstSeen.Add(time.Duration(last.SubmitTimeoutSeconds)*time.Second + cmp.Or(v.grace, foreignGrace)).Sub(v.now)
 		if left > 0 {
 			return step{do: doWait, after: left}
 		}
@@ -278,6 +284,15 @@ func deadline(job *v1alpha1.BulkJob) (time.Time, bool) {
 		start = job.Status.StartTime.Time
 	}
 	return start.Add(time.Duration(*job.Spec.ActiveDeadlineSeconds) * time.Second), true
+}
+
+// untilDeadline is the time after which to look at a job again: the one given,
+// or less if its deadline comes before. A deadline that has passed hurries nothing.
+func untilDeadline(job *v1alpha1.BulkJob, now time.Time, after time.Duration) time.Duration {
+	if at, ok := deadline(job); ok && at.After(now) {
+		return min(after, at.Sub(now))
+	}
+	return after
 }
 
 // startsAnew is true for a job that goes on after it was suspended, or had

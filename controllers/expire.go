@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,7 +39,11 @@ func gitOpsOwner(o client.Object) string {
 // and it is deleted when its time to live is over. Its receipt stays.
 func (r *JobReconciler) expire(ctx context.Context, job *v1alpha1.BulkJob) (ctrl.Result, error) {
 	priority := priorityExpire
-	if err := r.keepReceipt(ctx, job); err != nil {
+	err := r.keepReceipt(ctx, job)
+	var h *held
+	if errors.As(err, &h) {
+		return requeue(time.Minute, priorityExpire), nil // its connector is away; the job stays, as the last witness
+	} else if err != nil {
 		return ctrl.Result{Priority: &priority}, err
 	}
 	ttl := job.Spec.TTLSecondsAfterFinished
@@ -56,7 +61,7 @@ func (r *JobReconciler) expire(ctx context.Context, job *v1alpha1.BulkJob) (ctrl
 	if current.UID != job.UID || !finished(current) || current.DeletionTimestamp != nil {
 		return ctrl.Result{Priority: &priority}, nil
 	}
-	err := r.Delete(ctx, current, client.Preconditions{UID: &current.UID, ResourceVersion: &current.ResourceVersion})
+	err = r.Delete(ctx, current, client.Preconditions{UID: &current.UID, ResourceVersion: &current.ResourceVersion})
 	if apierrors.IsConflict(err) {
 		return requeue(time.Second, priorityExpire), nil
 	}

@@ -1,7 +1,9 @@
 package controllers
 
 import (
+	"bufio"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -17,8 +19,9 @@ import (
 
 // The credentials that the fake endpoint takes.
 const (
-	testElement = "RWxlbWVudA+/="
-	testUser    = "VXNlcg+/="
+	testElement    = "RWxlbWVudA+/="
+	testUser       = "VXNlcg+/="
+	rotatedElement = "Um90YXRlZA+/=" // after a rotation
 )
 
 // fakeEndpoint speaks the Bulk API as its documentation and the vendor's own
@@ -32,12 +35,22 @@ type fakeEndpoint struct {
 	order    []string
 	requests map[string]int // "POST /bulk/contact" → how often
 	instance string         // elements-element-instance-id; empty sends none
+	element  string         // the token it takes
 	// states that a job passes through, one more at each look at it.
 	states []string
 	failed int
-	errors []map[string]any
+	// processed is what it says of a finished job's rows; nil: what it was sent.
+	processed *int
+	errors    []map[string]any
+	held      *hold
 	// before may answer a request instead; it returns true if it did.
 	before func(w http.ResponseWriter, r *http.Request) bool
+}
+
+// hold makes the endpoint read no more than the beginning of an upload.
+type hold struct {
+	begun   chan struct{} // gets one for each upload that began
+	release chan struct{}
 }
 
 type fakeJob struct {
@@ -50,7 +63,8 @@ type fakeJob struct {
 func newFakeEndpoint(t *testing.T) *fakeEndpoint {
 	e := &fakeEndpoint{
 		objects: []string{"activities", "contact", "campaign", "list", "account"}, instance: "425904",
-		jobs: map[string]*fakeJob{}, requests: map[string]int{}, states: []string{"RUNNING", "COMPLETE"},
+		element: testElement,
+		jobs:    map[string]*fakeJob{}, requests: map[string]int{}, states: []string{"RUNNING", "COMPLETE"},
 	}
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/elements/api-v2", "/elements/api-v2/hubs/{hub}"} {
@@ -79,6 +93,34 @@ func (e *fakeEndpoint) set(change func(*fakeEndpoint)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	change(e)
+}
+
+// hold makes uploads wait, with their beginning read, until release is called.
+// What is to be seen waiting must have more bytes than sockets buffer.
+func (e *fakeEndpoint) hold(t *testing.T) (begun <-chan struct{}, release func()) {
+	held := &hold{begun: make(chan struct{}, 16), release: make(chan struct{})}
+	e.set(func(e *fakeEndpoint) { e.held = held })
+	release = sync.OnceFunc(func() {
+		e.set(func(e *fakeEndpoint) { e.held = nil })
+		close(held.release)
+	})
+	t.Cleanup(release)
+	return held.begun, release
+}
+
+// wait reads the beginning of an upload, and lets it wait while the endpoint holds.
+func (e *fakeEndpoint) wait(r *http.Request) {
+	e.mu.Lock()
+	held := e.held
+	e.mu.Unlock()
+	if held == nil {
+		return
+	}
+	body := bufio.NewReader(r.Body)
+	body.Peek(1) //nolint:errcheck // whoever reads on meets the error
+	r.Body = io.NopCloser(body)
+	held.begun <- struct{}{}
+	<-held.release
 }
 
 // posts is how many uploads were begun, whatever became of them.
@@ -112,7 +154,7 @@ func (e *fakeEndpoint) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e.mu.Lock()
 		e.requests[r.Method+" "+strings.TrimPrefix(r.URL.Path, "/elements/api-v2")]++
-		before, instance := e.before, e.instance
+		before, instance, element := e.before, e.instance, e.element
 		e.mu.Unlock()
 		id := make([]byte, 12)
 		rand.Read(id)
@@ -123,7 +165,7 @@ func (e *fakeEndpoint) guard(next http.Handler) http.Handler {
 		if before != nil && before(w, r) {
 			return
 		}
-		if authorization := r.Header.Get("Authorization"); !strings.Contains(authorization, "Element "+testElement) || !strings.Contains(authorization, "User "+testUser) {
+		if authorization := r.Header.Get("Authorization"); !strings.Contains(authorization, "Element "+element) || !strings.Contains(authorization, "User "+testUser) {
 			refuse(w, http.StatusUnauthorized, "Invalid Organization or User secret, or invalid Element token provided.")
 			return
 		}
@@ -153,6 +195,7 @@ func (e *fakeEndpoint) listObjects(w http.ResponseWriter, _ *http.Request) {
 
 // upload reads the whole form first: a form that is cut off makes no job.
 func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
+	e.wait(r)
 	if err := r.ParseMultipartForm(32 << 20); err != nil {
 		refuse(w, http.StatusBadRequest, "the form is not whole")
 		return
@@ -199,6 +242,9 @@ func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
 	switch state {
 	case "COMPLETE", "COMPLETED", "SUCCESS", "WARNING":
 		body["recordsCount"], body["recordsFailedCount"] = strings.Count(strings.TrimSpace(job.csv), "\n"), e.failed
+		if e.processed != nil {
+			body["recordsCount"] = *e.processed
+		}
 	case "ABORTED", "ERROR":
 		body["error"] = "All prospects require either 'email' or 'id'"
 	}
@@ -221,4 +267,67 @@ func (e *fakeEndpoint) cancel(w http.ResponseWriter, r *http.Request) {
 	}
 	job.cancelled = true
 	reply(w, 200, map[string]any{"id": job.id, "status": "CANCELLATION_PENDING"})
+}
+
+// lose makes the endpoint take the next upload whole, make a job of it, and end the connection without a word.
+func (e *fakeEndpoint) lose() {
+	e.set(func(e *fakeEndpoint) {
+		e.before = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			e.set(func(e *fakeEndpoint) { e.before = nil })
+			e.upload(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+// answer makes the endpoint answer requests whose path has that end with a code, until the next call.
+func (e *fakeEndpoint) answer(method, end string, code int, message string) {
+	e.set(func(e *fakeEndpoint) {
+		e.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != method || !strings.HasSuffix(r.URL.Path, end) {
+				return false
+			}
+			refuse(w, code, message)
+			return true
+		}
+	})
+}
+
+// normal ends what answer and lose began.
+func (e *fakeEndpoint) normal() { e.set(func(e *fakeEndpoint) { e.before = nil }) }
+
+// closing makes the endpoint end the connection of the next upload before it has read any of it.
+func (e *fakeEndpoint) closing() {
+	e.set(func(e *fakeEndpoint) {
+		e.before = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			e.set(func(e *fakeEndpoint) { e.before = nil })
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+// refuseWhole makes the endpoint read uploads whole, and answer with a code and without a job's id, until normal.
+func (e *fakeEndpoint) refuseWhole(code int, message string) {
+	e.set(func(e *fakeEndpoint) {
+		e.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			io.Copy(io.Discard, r.Body) //nolint:errcheck // an upload that ends early has no answer to lose
+			refuse(w, code, message)
+			return true
+		}
+	})
+}
+
+// digest is the SHA-256 of a text, hexadecimal.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }

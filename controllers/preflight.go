@@ -85,7 +85,7 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 // admit says whether a load may be claimed now: its job still stands, and an upload slot and a request are free.
 func (s *shared) admit(ctx context.Context, c *consignment) error {
 	current := &v1alpha1.BulkJob{}
-	if err := s.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); err != nil {
+	if err := s.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); client.IgnoreNotFound(err) != nil {
 		return err
 	}
 	if current.UID != c.job.UID || current.Generation != c.job.Generation || current.DeletionTimestamp != nil {

@@ -17,6 +17,8 @@ type process struct {
 	// holder names this process in the attempts it claims; another one after each start.
 	holder string
 
+	orphanDelay time.Duration
+
 	mu       sync.Mutex
 	loads    map[types.NamespacedName]*load
 	draining bool
@@ -42,7 +44,7 @@ type load struct {
 }
 
 func newProcess() *process {
-	return &process{holder: randomHex(8), loads: map[types.NamespacedName]*load{}}
+	return &process{holder: randomHex(8), orphanDelay: orphanDelay, loads: map[types.NamespacedName]*load{}}
 }
 
 // randomHex is 2n hexadecimal digits.
@@ -148,7 +150,7 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 		k.firstSeen, k.nextPoll = l.foreignSince, l.nextPoll
 		k.state, k.stateSince, k.rows, k.trouble = l.state, l.stateSince, l.rows, l.trouble
 		k.cancelSent = l.cancelSent
-		k.orphaned = !l.orphanedAt.IsZero() && now.Sub(l.orphanedAt) >= orphanDelay
+		k.orphaned = !l.orphanedAt.IsZero() && now.Sub(l.orphanedAt) >= p.orphanDelay
 	})
 	return k
 }

@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -42,8 +43,29 @@ type Options struct {
 	Workers int
 	// Dial says where connections may go.
 	Dial dial.Policy
+	// Patience is how long the operator waits before it believes the worst.
+	Patience Patience
 	// Registry takes the metrics; nil: the manager's own.
 	Registry prometheus.Registerer
+}
+
+// Patience is how long the operator waits before it believes the worst. A field
+// that is 0 has its default.
+type Patience struct {
+	// Orphan is how long a running load must be seen without any BulkJob before its deletion policy acts. Default: a minute.
+	Orphan time.Duration
+	// ForeignClaim is what another process's attempt is given beyond its own time before it counts as lost. Default: a minute.
+	ForeignClaim time.Duration
+	// UnknownState is how long a state word that nobody knows may stay before the job is Stalled. Default: a day.
+	UnknownState time.Duration
+}
+
+func (p Patience) withDefaults() Patience {
+	return Patience{
+		Orphan:       cmp.Or(p.Orphan, orphanDelay),
+		ForeignClaim: cmp.Or(p.ForeignClaim, foreignGrace),
+		UnknownState: cmp.Or(p.UnknownState, unknownStateAfter),
+	}
 }
 
 // CacheOptions say what the manager's cache holds: everything that has not
@@ -94,16 +116,19 @@ func Setup(mgr ctrl.Manager, o Options) error {
 }
 
 func newShared(mgr ctrl.Manager, o Options, m *metrics) *shared {
-	return &shared{
+	patience := o.Patience.withDefaults()
+	s := &shared{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
 		connections: &connections{reader: mgr.GetAPIReader(), policy: o.Dial, instrument: m.instrument},
 		process:     newProcess(),
 		pool:        upload.NewPool(o.MaxUploads, ctrl.Log.WithName("upload")),
-		gates:       &upload.Gates{}, metrics: m, now: time.Now,
+		gates:       &upload.Gates{}, metrics: m, patience: patience, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),
 	}
+	s.process.orphanDelay = patience.Orphan
+	return s
 }
 
 // index makes the cache answer the questions that the reconcilers ask of it.

@@ -37,6 +37,7 @@ type shared struct {
 	pool        *upload.Pool
 	gates       *upload.Gates
 	metrics     *metrics
+	patience    Patience
 	now         func() time.Time
 
 	jobEvents       chan event.GenericEvent
@@ -71,8 +72,10 @@ func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1
 		return ci, nil, &held{*connectorSuspended(name)}
 	}
 	found, err := s.connections.use(ctx, ci)
-	if errors.Is(err, errNotDiscovered) {
+	if err != nil && pending(ci) {
 		wake(s.connectorEvents, ci)
+	}
+	if errors.Is(err, errNotDiscovered) {
 		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, notReadyMessage(ci))}
 	}
 	var h *held
@@ -80,6 +83,13 @@ func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1
 		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, "ConnectorInstance "+name+": "+h.verdict.message)}
 	}
 	return ci, found, err
+}
+
+// pending is true for a connector whose last word no longer holds: it is asked
+// anew, and its status will say what came of it. Otherwise it is asked again in
+// its own time, however many jobs wait for it.
+func pending(ci *v1alpha1.ConnectorInstance) bool {
+	return isTrue(ci.Status.Conditions, v1alpha1.ConditionReady) || ci.Status.ObservedGeneration != ci.Generation
 }
 
 func notReadyMessage(ci *v1alpha1.ConnectorInstance) string {
@@ -101,6 +111,7 @@ func (s *shared) view(ctx context.Context, namespace, name string) (connectorVie
 	var h *held
 	if errors.As(err, &h) {
 		v.blocked = &h.verdict
+		v.pending = h.verdict.reason == v1alpha1.ReasonConnectorNotReady && pending(ci)
 		return v, nil, nil
 	}
 	if err != nil {

@@ -2,9 +2,8 @@ package controllers
 
 import (
 	"context"
-	"encoding/json"
+	"flag"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,14 +14,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,7 +34,12 @@ import (
 	"bulkjob.dev/operator/internal/dial"
 )
 
-const patience = 30 * time.Second
+const (
+	// patience is long, since what is tested waits for timers and other processes, on machines that have much to do.
+	patience = 90 * time.Second
+	// houses that live at once: most of their time they wait.
+	houses = "8"
+)
 
 var (
 	apiServer *rest.Config
@@ -51,6 +55,12 @@ func runSuite(m *testing.M) int {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		fmt.Fprintln(os.Stderr, "cannot find a control plane: run `make test`, or set KUBEBUILDER_ASSETS to what `make controlplane` prints")
 		return 1
+	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set(houses); err != nil {
+			panic(err)
+		}
 	}
 	ctrl.SetLogger(zap.New(zap.WriteTo(&operatorLog), zap.UseDevMode(false)))
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
@@ -68,7 +78,11 @@ func runSuite(m *testing.M) int {
 		return 1
 	}
 	defer environment.Stop() //nolint:errcheck // the process ends anyway
-	return m.Run()
+	code := m.Run()
+	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
+		return everyReasonSeen()
+	}
+	return code
 }
 
 // operatorLog keeps what the operator logs, for tests to search.
@@ -95,22 +109,33 @@ func (b *lockedBuffer) String() string {
 type house struct {
 	t         *testing.T
 	namespace string
-	client    client.Client // the user's
+	client    client.WithWatch // the user's
 	endpoint  *fakeEndpoint
-	writes    *writeCounter
+	calls     *apiCalls
+	options   Options
 	stop      func() // stops the operator, as SIGTERM does, and waits for its end
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, changes ...func(*Options)) *house {
 	t.Helper()
-	c, err := client.New(apiServer, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(apiServer, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, client: c, endpoint: newFakeEndpoint(t), writes: &writeCounter{}}
+	h := &house{t: t, client: c, endpoint: newFakeEndpoint(t), calls: &apiCalls{}}
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "t-"}}
 	h.create(ns)
 	h.namespace = ns.Name
+	allowed := dial.Allowance{Prefix: netip.MustParsePrefix("127.0.0.1/32"), Port: h.endpoint.port()}
+	h.options = Options{
+		MaxUploads: 8, Workers: 4,
+		Dial:     dial.Policy{AllowHTTP: true, Private: []dial.Allowance{allowed}},
+		Patience: Patience{Orphan: time.Second, ForeignClaim: time.Second, UnknownState: 2 * time.Second},
+	}
+	for _, change := range changes {
+		change(&h.options)
+	}
+	h.observe()
 	h.start()
 	return h
 }
@@ -137,7 +162,7 @@ func (h *house) start() {
 func (h *house) manager() ctrl.Manager {
 	h.t.Helper()
 	operator := rest.CopyConfig(apiServer)
-	operator.Wrap(h.writes.wrap)
+	operator.Wrap(h.calls.wrap)
 	caching := CacheOptions()
 	caching.DefaultNamespaces = map[string]cache.Config{h.namespace: {}}
 	mgr, err := ctrl.NewManager(operator, ctrl.Options{
@@ -147,12 +172,9 @@ func (h *house) manager() ctrl.Manager {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	allowed := dial.Allowance{Prefix: netip.MustParsePrefix("127.0.0.1/32"), Port: h.endpoint.port()}
-	err = Setup(mgr, Options{
-		MaxUploads: 8, Workers: 4, Registry: prometheus.NewRegistry(),
-		Dial: dial.Policy{AllowHTTP: true, Private: []dial.Allowance{allowed}},
-	})
-	if err != nil {
+	options := h.options
+	options.Registry = prometheus.NewRegistry()
+	if err := Setup(mgr, options); err != nil {
 		h.t.Fatal(err)
 	}
 	return mgr
@@ -276,17 +298,60 @@ func (h *house) eventually(what string, holds func() (bool, string)) {
 	h.t.Fatalf("waited in vain until %s; seen last: %s", what, seen)
 }
 
-// waitReason waits until the job's Ready condition has that reason.
-func (h *house) waitReason(job *v1alpha1.BulkJob, reason string) {
+// waitReason waits until the job's Ready condition has that reason, for the
+// spec as it is now, and returns the condition's message.
+func (h *house) waitReason(job *v1alpha1.BulkJob, reason string) string {
 	h.t.Helper()
-	h.eventually("the job's reason is "+reason, func() (bool, string) {
+	message := ""
+	h.eventually("the reason of job "+job.Name+" is "+reason, func() (bool, string) {
 		h.get(job)
-		for _, c := range job.Status.Conditions {
-			if c.Type == v1alpha1.ConditionReady {
-				return c.Reason == reason && job.Status.ObservedGeneration == job.Generation, c.Reason + ": " + c.Message
-			}
+		c := meta.FindStatusCondition(job.Status.Conditions, v1alpha1.ConditionReady)
+		if c == nil {
+			return false, "no condition Ready"
 		}
-		return false, "no condition Ready"
+		message = c.Message
+		return c.Reason == reason && job.Status.ObservedGeneration == job.Generation, c.Reason + ": " + c.Message
+	})
+	return message
+}
+
+// waitState waits until the job shows that word of the endpoint.
+func (h *house) waitState(job *v1alpha1.BulkJob, state string) {
+	h.t.Helper()
+	h.eventually("the state of job "+job.Name+" is "+state, func() (bool, string) {
+		h.get(job)
+		return job.Status.State == state, job.Status.State + fmt.Sprint(job.Status.Conditions)
+	})
+}
+
+// holds fails the test unless something stays true for a while.
+func (h *house) holds(what string, true func() (bool, string)) {
+	h.t.Helper()
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if ok, seen := true(); !ok {
+			h.t.Fatalf("it does not hold that %s: %s", what, seen)
+		}
+	}
+}
+
+// calm waits until the operator has written nothing for a while: events are written behind the work.
+func (h *house) calm() {
+	h.t.Helper()
+	last, since := h.calls.total(), time.Now()
+	h.eventually("the operator is calm", func() (bool, string) {
+		if n := h.calls.total(); n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 1500*time.Millisecond, fmt.Sprint(h.calls.written())
+	})
+}
+
+// posts fails the test unless the endpoint was sent that many uploads, and is sent no more for a while.
+func (h *house) posts(want int) {
+	h.t.Helper()
+	h.holds(fmt.Sprintf("%d uploads were begun", want), func() (bool, string) {
+		got := h.endpoint.posts()
+		return got == want, fmt.Sprint(got)
 	})
 }
 
@@ -294,78 +359,43 @@ func (h *house) waitReason(job *v1alpha1.BulkJob, reason string) {
 func (h *house) receipts() []v1alpha1.BulkReceipt {
 	h.t.Helper()
 	list := &v1alpha1.BulkReceiptList{}
-	if err := h.client.List(h.t.Context(), list, client.InNamespace(h.namespace)); err != nil {
+	if err := h.client.List(context.Background(), list, client.InNamespace(h.namespace)); err != nil {
 		h.t.Fatal(err)
 	}
 	return list.Items
 }
 
-// kstatusOf is what cli-utils, Flux and Argo CD read from an object.
-func kstatusOf(t *testing.T, o client.Object) status.Status {
-	t.Helper()
-	text, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
+// receipt is the house's only receipt.
+func (h *house) receipt() *v1alpha1.BulkReceipt {
+	h.t.Helper()
+	all := h.receipts()
+	if len(all) != 1 {
+		h.t.Fatalf("%d receipts, want one", len(all))
 	}
-	u := &unstructured.Unstructured{}
-	if err := u.UnmarshalJSON(withKind(text)); err != nil {
-		t.Fatal(err)
-	}
-	result, err := status.Compute(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result.Status
+	return &all[0]
 }
 
-func withKind(object []byte) []byte {
-	var m map[string]any
-	if err := json.Unmarshal(object, &m); err != nil {
-		panic(err)
-	}
-	m["apiVersion"], m["kind"] = v1alpha1.GroupVersion.String(), "BulkJob"
-	text, err := json.Marshal(m)
-	if err != nil {
-		panic(err)
-	}
-	return text
-}
-
-// writeCounter counts the operator's writes to the API server, as "PATCH bulkjobs/status".
-type writeCounter struct {
-	mu     sync.Mutex
-	counts map[string]int
-}
-
-func (c *writeCounter) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		if r.Method != http.MethodGet {
-			c.mu.Lock()
-			if c.counts == nil {
-				c.counts = map[string]int{}
-			}
-			c.counts[r.Method+" "+resourceOf(r.URL.Path)]++
-			c.mu.Unlock()
-		}
-		return next.RoundTrip(r)
+// waitOutcome waits until the house's only receipt has that outcome.
+func (h *house) waitOutcome(outcome v1alpha1.LoadOutcome) *v1alpha1.BulkReceipt {
+	h.t.Helper()
+	var receipt *v1alpha1.BulkReceipt
+	h.eventually("the outcome is "+string(outcome), func() (bool, string) {
+		receipt = h.receipt()
+		return receipt.Record.Outcome == outcome, fmt.Sprintf("%q", receipt.Record.Outcome)
 	})
+	return receipt
 }
 
-// resourceOf turns …/namespaces/n/bulkjobs/x/status into bulkjobs/status.
-func resourceOf(path string) string {
-	parts := strings.Split(path[strings.Index(path, "/namespaces/")+len("/namespaces/"):], "/")
-	switch len(parts) {
-	case 4:
-		return parts[1] + "/" + parts[3]
-	default:
-		return parts[1]
+// events are the notes of the house's events, by reason.
+func (h *house) events() map[string][]string {
+	list := &eventsv1.EventList{}
+	if err := h.client.List(context.Background(), list, client.InNamespace(h.namespace)); err != nil {
+		h.t.Fatal(err)
 	}
-}
-
-func (c *writeCounter) taken() map[string]int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	taken := c.counts
-	c.counts = nil
-	return taken
+	notes := map[string][]string{}
+	for i := range list.Items {
+		e := &list.Items[i]
+		notes[e.Reason] = append(notes[e.Reason], e.Type+": "+e.Note)
+	}
+	return notes
 }
