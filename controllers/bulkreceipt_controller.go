@@ -221,17 +221,7 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 	interval := pollInterval(v.now.Sub(submitted(v.receipt)), v.connector.polling, string(v.receipt.UID))
 	changed := false
 	r.shared.process.with(key, func(l *load) {
-		if l.state != job.State {
-			l.state, l.stateSince, changed = job.State, v.now, true
-		}
-		before := l.trouble
-		l.trouble = nil
-		if !openconnectors.Known(job.State) && v.now.Sub(l.stateSince) >= r.shared.patience.UnknownState {
-			s := stalled(v1alpha1.ReasonUnknownState, "the endpoint has long called its job "+job.State+", a word that nobody knows; it is still asked")
-			l.trouble = &s
-		}
-		changed = changed || (before == nil) != (l.trouble == nil)
-		l.rows = &v1alpha1.RowCounts{Processed: job.Records, Failed: job.Failed}
+		changed = l.heard(&job, v.receipt, v.now, r.shared.patience.UnknownState)
 		l.failures, l.lastPoll, l.nextPoll = 0, v.now, v.now.Add(interval)
 	})
 	if changed {
@@ -252,8 +242,7 @@ func (r *ReceiptReconciler) pollFailed(v *loadView, err error) ctrl.Result {
 	interval := max(pollInterval(elapsed, v.connector.polling, string(v.receipt.UID)), recheckDelay/3)
 	said := progressing(v1alpha1.ReasonPollFailed, err.Error())
 	atOnce := false
-	var refused *openconnectors.APIError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*openconnectors.APIError](err); ok {
 		interval = max(interval, refused.RetryAfter)
 		atOnce = !refused.Temporary()
 		if refused.StatusCode == http.StatusNotFound {

@@ -38,6 +38,7 @@ type load struct {
 	state      string
 	stateSince time.Time
 	rows       *v1alpha1.RowCounts
+	rowsSince  time.Time
 	trouble    *verdict // why the load is not followed as it should be
 	cancelSent time.Time
 	orphanedAt time.Time // since when no job was found, looking uncached
