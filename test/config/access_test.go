@@ -117,6 +117,7 @@ func TestOperatorsRole(t *testing.T) {
 	})
 	ask(t, namespace, []permission{
 		{user: operator, resource: "leases.coordination.k8s.io", can: "get create update", reason: "one of two leads"},
+		{user: operator, resource: "events", can: "create patch", cannot: "get delete", reason: "leader election tells who leads"},
 		{user: operator, resource: "secrets", cannot: "list watch", reason: "not here either"},
 	})
 }

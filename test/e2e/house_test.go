@@ -97,6 +97,9 @@ func (h *house) search() {
 		if err != nil {
 			h.t.Error(err)
 		}
+		if strings.Contains(string(text), "is forbidden") {
+			h.t.Errorf("%s lacks a right", name)
+		}
 		for _, secret := range h.private {
 			if strings.Contains(string(text), secret) {
 				h.t.Errorf("the log of %s holds %q", name, secret)
