@@ -126,7 +126,7 @@ func (c *Client) Status(ctx context.Context, jobID string) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	job, err := a.job(jobID)
+	job, err := a.job(jobID, c.creds().scrub)
 	if err != nil {
 		return Job{}, c.wrap(http.MethodGet, template, err)
 	}
@@ -147,7 +147,7 @@ func (c *Client) Cancel(ctx context.Context, jobID string) (Job, error) {
 	if len(a.body) == 0 {
 		return Job{ID: jobID, InstanceID: a.instanceID()}, nil
 	}
-	job, err := a.job(jobID)
+	job, err := a.job(jobID, c.creds().scrub)
 	if err != nil {
 		return Job{}, c.wrap(http.MethodPut, template, err)
 	}
@@ -168,8 +168,8 @@ func (a answer) instanceID() string {
 }
 
 // job decodes the answer to a question about jobID.
-func (a answer) job(jobID string) (Job, error) {
-	job, err := DecodeJob(a.body)
+func (a answer) job(jobID string, scrub func(string) string) (Job, error) {
+	job, err := decodeJob(a.body, scrub)
 	if err != nil {
 		return Job{}, err
 	}
@@ -206,7 +206,7 @@ func (c *Client) call(ctx context.Context, method, template, name string, query 
 	}
 	a, err := readAnswer(resp)
 	if !a.ok() {
-		return a, c.wrap(method, template, newAPIError(a, c.clean(redact)))
+		return a, c.wrap(method, template, newAPIError(a, c.clean(func(s string) string { return reduce(s, maxMessage) })))
 	}
 	if err != nil {
 		return answer{}, c.wrap(method, template, err)

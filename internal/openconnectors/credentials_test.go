@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -72,6 +73,39 @@ func TestCredentialsDoNotShow(t *testing.T) {
 	for _, leak := range []string{"secret", fmt.Sprintf("%x", "secretE")} {
 		if strings.Contains(log.String(), leak) {
 			t.Errorf("%q shows in %s", leak, log.String())
+		}
+	}
+}
+
+// An endpoint may repeat what it was sent, wherever it has words of its own.
+func TestSecretsAreTakenOutOfAnEndpointsWords(t *testing.T) {
+	creds := Credentials{Element: "RWxlbWVudA+/==", User: "VXNlcg+/==", Organization: "0123456789abcdef0123456789abcdef"}
+	gossip := "no rights for Element " + creds.Element + ", User " + creds.User + ", Organization " + creds.Organization
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/errors") {
+			reply(200, `[{"rowNum":1,"status":"ERROR","error":"`+gossip+`"},"`+gossip+`"]`)(w, r)
+			return
+		}
+		reply(200, `{"id":"7","status":"ABORTED","error":"`+gossip+`"}`)(w, r)
+	}))
+	defer server.Close()
+	base, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(base, "", creds, http.DefaultTransport, http.DefaultTransport)
+	job, err := c.Status(t.Context(), "7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := c.RowErrors(t.Context(), "7", 2)
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("rows %v, error %v", rows, err)
+	}
+	want := "no rights for Element …, User …, Organization …"
+	for _, got := range []string{job.Error, rows[0].Reason, rows[1].Reason} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

@@ -43,6 +43,11 @@ type Job struct {
 // strings or numbers, counters as numbers or strings, metadata as text or an
 // object. Only what isn't a JSON object is an error, and it is an ErrAnswer.
 func DecodeJob(body []byte) (Job, error) {
+	return decodeJob(body, func(text string) string { return text })
+}
+
+// decodeJob is DecodeJob; scrub takes our own secrets out of the failure's text.
+func decodeJob(body []byte, scrub func(string) string) (Job, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
 		return Job{}, fmt.Errorf("cannot decode a job: %w", ErrAnswer)
@@ -60,7 +65,7 @@ func DecodeJob(body []byte) (Job, error) {
 		Created:         moment(first(fields, "createdDate")),
 		Finished:        moment(first(fields, "bulk_finish_time", "completion_time", "completionTime")),
 	}
-	job.Error = failure(fields, job.State)
+	job.Error = failure(fields, job.State, scrub)
 	if payload := first(fields, KeyCallbackPayload); payload != nil && job.Metadata == nil {
 		// A callback passes the payload back beside the job's other fields.
 		job.Metadata = json.RawMessage(`{"` + KeyCallbackPayload + `":` + string(payload) + `}`)
@@ -70,7 +75,7 @@ func DecodeJob(body []byte) (Job, error) {
 
 // failure gives the words of a failed job. "message" and "statusMessage" tell
 // of successes too, so they count only once the job has failed.
-func failure(fields map[string]json.RawMessage, state string) string {
+func failure(fields map[string]json.RawMessage, state string, scrub func(string) string) string {
 	raw := first(fields, "error")
 	if raw == nil && Terminal(state) && !Succeeded(state) {
 		raw = first(fields, "message", "statusMessage")
@@ -79,7 +84,7 @@ func failure(fields map[string]json.RawMessage, state string) string {
 	if words == "" && len(raw) > 0 && raw[0] == '{' {
 		words = jsonErrorText(raw)
 	}
-	return reduce(words, maxError)
+	return reduce(scrub(words), maxError)
 }
 
 // decodeJobs reads a list of jobs; the vendor's schema calls it one job, and

@@ -57,7 +57,7 @@ func (c *Client) RowErrors(ctx context.Context, jobID string, limit int) ([]RowE
 		if err != nil {
 			return rows, err
 		}
-		more, err := decodeRowErrors(page.body)
+		more, err := decodeRowErrors(page.body, c.creds().scrub)
 		if err != nil {
 			return rows, c.wrap(http.MethodGet, template, err)
 		}

@@ -23,8 +23,8 @@ type RowError struct {
 }
 
 // decodeRowErrors reads one page: objects with rowNum, status, error and response,
-// or plain strings. The response isn't looked at, because it echoes the row.
-func decodeRowErrors(body []byte) ([]RowError, error) {
+// or plain strings. The response isn't looked at, because it echoes the row. scrub takes our own secrets out.
+func decodeRowErrors(body []byte, scrub func(string) string) ([]RowError, error) {
 	var items []json.RawMessage
 	if json.Unmarshal(body, &items) != nil {
 		return nil, ErrAnswer
@@ -41,7 +41,7 @@ func decodeRowErrors(body []byte) ([]RowError, error) {
 				words = text(fields["error"])
 			}
 		}
-		reason := reduce(words, maxReason)
+		reason := reduce(scrub(words), maxReason)
 		if reason == "" {
 			reason = seeEndpoint
 		}

@@ -32,7 +32,7 @@ func TestDecodeRowErrors(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, err := decodeRowErrors([]byte(tc.body))
+			got, err := decodeRowErrors([]byte(tc.body), Credentials{}.scrub)
 			if err != nil {
 				t.Fatalf("%s: %v", tc.reason, err)
 			}
@@ -42,7 +42,7 @@ func TestDecodeRowErrors(t *testing.T) {
 		})
 	}
 	for _, body := range []string{"", "{}", "<html>", "[", `"x"`} {
-		if rows, err := decodeRowErrors([]byte(body)); err == nil {
+		if rows, err := decodeRowErrors([]byte(body), Credentials{}.scrub); err == nil {
 			t.Errorf("decodeRowErrors(%q) = %v, want an error", body, rows)
 		}
 	}
@@ -122,7 +122,7 @@ func FuzzDecodeRowErrors(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		rows, err := decodeRowErrors(body)
+		rows, err := decodeRowErrors(body, Credentials{}.scrub)
 		if err != nil {
 			return
 		}
