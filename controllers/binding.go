@@ -127,11 +127,8 @@ func toBindAnew(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
 
 // frozen is true if a load has ended for good.
 func frozen(receipt *v1alpha1.BulkReceipt) bool {
-	switch receipt.Record.Outcome {
-	case v1alpha1.LoadSucceeded, v1alpha1.LoadFailed, v1alpha1.LoadCancelled, v1alpha1.LoadAbandoned:
-		return true
-	}
-	return false
+	outcome := receipt.Record.Outcome
+	return outcome != "" && outcome != v1alpha1.LoadNeverAccepted && outcome != v1alpha1.LoadUnknown
 }
 
 // lostStatus is true for the job that a load was made for, if it never came to say so.
@@ -143,7 +140,7 @@ func lostStatus(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
 // one whose load was never taken. Whatever the API server answers, what counts
 // is what it has: it is read back where the answer leaves a doubt.
 func (s *shared) claim(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) error {
-	nonce := randomHex(8)
+	nonce := newToken()
 	receipt := s.claimed(c, earlier, nonce)
 	s.process.hold(c.key(), nonce, c)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
@@ -206,7 +203,7 @@ func (s *shared) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce st
 	record.DeletionPolicy = orDefault(c.job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan)
 	appendAttempt(record, v1alpha1.Attempt{
 		Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: s.process.holder,
-		At: metav1.NewMicroTime(s.now()), SubmitTimeoutSeconds: int32(c.timeout() / time.Second),
+		At: metav1.NewMicroTime(s.now()), SubmitTimeoutSeconds: int32(c.timeout() / time.Second), //nolint:gosec // an hour at most
 	})
 	return receipt
 }

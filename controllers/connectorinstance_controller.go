@@ -49,9 +49,10 @@ func (r *ConnectorReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, err
 	}
 	after := discoveryRetry
-	if said.phase == phaseReady {
+	switch said.phase { //nolint:exhaustive // whatever else it says, it is asked again soon
+	case phaseReady:
 		after = interval(ci)
-	} else if said.phase == phaseStalled {
+	case phaseStalled:
 		after = 4 * discoveryRetry
 	}
 	return requeue(after, priorityDiscovery), nil

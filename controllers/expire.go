@@ -40,8 +40,7 @@ func gitOpsOwner(o client.Object) string {
 func (r *JobReconciler) expire(ctx context.Context, job *v1alpha1.BulkJob) (ctrl.Result, error) {
 	priority := priorityExpire
 	err := r.keepReceipt(ctx, job)
-	var h *held
-	if errors.As(err, &h) {
+	if _, ok := errors.AsType[*held](err); ok {
 		return requeue(time.Minute, priorityExpire), nil // its connector is away; the job stays, as the last witness
 	} else if err != nil {
 		return ctrl.Result{Priority: &priority}, err

@@ -128,7 +128,7 @@ func TestMetricsAreBounded(t *testing.T) {
 		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 	}))
 	for i := range 300 {
-		name := "job-" + randomHex(8)
+		name := "job-" + newToken()
 		job := aSecondApart(name)
 		jobs = append(jobs, *job)
 		for _, path := range []string{"status", "errors", "cancel", "rows"} {

@@ -53,7 +53,8 @@ func (c *consignment) check(ctx context.Context) error {
 		return refusal(v1alpha1.ReasonObjectUnknown, unknownObject(c.job.Spec.Object, c.connection.objects))
 	}
 	if c.pinned.Size > openconnectors.MaxUploadBytes {
-		return refusal(v1alpha1.ReasonSourceTooLarge, fmt.Sprintf("the file has %d bytes; the platform takes at most %d", c.pinned.Size, int64(openconnectors.MaxUploadBytes)))
+		return refusal(v1alpha1.ReasonSourceTooLarge, fmt.Sprintf("the file has %d bytes; the platform takes at most %d",
+			c.pinned.Size, int64(openconnectors.MaxUploadBytes)))
 	}
 	if c.identity.Format != v1alpha1.FormatCSV {
 		return nil
@@ -67,7 +68,7 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 	if err != nil {
 		return sourceHeld(err)
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	rows := csvstream.NewReader(file, csvstream.Options{HideNames: c.pinned.Sensitive})
 	var all io.Reader = rows
 	if c.pinned.Size < 0 {
@@ -130,14 +131,12 @@ var sourceReasons = map[source.Reason]func(string) verdict{
 
 // sourceHeld turns what is wrong with a source into how the job stands; any other error stays what it is.
 func sourceHeld(err error) error {
-	var refused *source.Error
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*source.Error](err); ok {
 		if say, ok := sourceReasons[refused.Reason]; ok {
 			return &held{say(refused.Message)}
 		}
 	}
-	var syntax *csvstream.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*csvstream.SyntaxError](err); ok {
 		return refusal(v1alpha1.ReasonSourceInvalid, syntax.Error())
 	}
 	return err

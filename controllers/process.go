@@ -45,13 +45,13 @@ type load struct {
 }
 
 func newProcess() *process {
-	return &process{holder: randomHex(8), orphanDelay: orphanDelay, loads: map[types.NamespacedName]*load{}}
+	return &process{holder: newToken(), orphanDelay: orphanDelay, loads: map[types.NamespacedName]*load{}}
 }
 
-// randomHex is 2n hexadecimal digits.
-func randomHex(n int) string {
-	b := make([]byte, n)
-	rand.Read(b) //nolint:errcheck // crypto/rand.Read never fails: it crashes the process instead
+// newToken is 16 hexadecimal digits that nobody has had before.
+func newToken() string {
+	b := make([]byte, 8)
+	rand.Read(b) // it never fails: it crashes the process instead
 	return hex.EncodeToString(b)
 }
 

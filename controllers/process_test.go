@@ -113,7 +113,7 @@ func TestProcessesAreTold(t *testing.T) {
 	if len(holders) != 100 {
 		t.Errorf("%d names for 100 processes", len(holders))
 	}
-	if n := len(randomHex(8)); n != 16 {
+	if n := len(newToken()); n != 16 {
 		t.Errorf("%d digits", n)
 	}
 }

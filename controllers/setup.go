@@ -5,11 +5,11 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -81,7 +81,7 @@ func CacheOptions() cache.Options {
 
 // ClientOptions make the manager's client wait until its cache has seen its own writes.
 func ClientOptions() client.Options {
-	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}}
+	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}}
 }
 
 // SecureMetrics lets only those scrape who may get /metrics.
@@ -132,28 +132,26 @@ func newShared(mgr ctrl.Manager, o Options, m *metrics) *shared {
 	return s
 }
 
-// index makes the cache answer the questions that the reconcilers ask of it.
+// index makes the cache answer the questions that the reconcilers ask of it. A
+// finished job's skeleton names no connector.
 func index(mgr ctrl.Manager) error {
 	ctx, indexer := context.Background(), mgr.GetFieldIndexer()
-	one := func(value string) []string {
-		if value == "" {
-			return nil
+	return errors.Join(
+		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexReceipt, by(func(job *v1alpha1.BulkJob) string { return job.Status.Receipt })),
+		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexConnector, by(func(job *v1alpha1.BulkJob) string { return job.Spec.ConnectorRef.Name })),
+		indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexClaimedFor,
+			by(func(receipt *v1alpha1.BulkReceipt) string { return receipt.Record.ClaimedFor.UID })),
+	)
+}
+
+// by indexes objects of one kind by one value; those that have none are left out.
+func by[T client.Object](value func(T) string) client.IndexerFunc {
+	return func(o client.Object) []string {
+		if t, ok := o.(T); ok && value(t) != "" {
+			return []string{value(t)}
 		}
-		return []string{value}
+		return nil
 	}
-	if err := indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexReceipt, func(o client.Object) []string {
-		return one(o.(*v1alpha1.BulkJob).Status.Receipt)
-	}); err != nil {
-		return err
-	}
-	if err := indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexConnector, func(o client.Object) []string {
-		return one(o.(*v1alpha1.BulkJob).Spec.ConnectorRef.Name) // a finished job's skeleton names none
-	}); err != nil {
-		return err
-	}
-	return indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexClaimedFor, func(o client.Object) []string {
-		return one(o.(*v1alpha1.BulkReceipt).Record.ClaimedFor.UID)
-	})
 }
 
 func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
@@ -186,13 +184,16 @@ func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) 
 
 // readyChanged lets through what may free, or hold back, the jobs of a connector.
 var readyChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-	before, after := e.ObjectOld.(*v1alpha1.ConnectorInstance), e.ObjectNew.(*v1alpha1.ConnectorInstance)
-	return before.Generation != after.Generation ||
-		meta.IsStatusConditionTrue(before.Status.Conditions, v1alpha1.ConditionReady) != meta.IsStatusConditionTrue(after.Status.Conditions, v1alpha1.ConditionReady)
+	return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || isReady(e.ObjectOld) != isReady(e.ObjectNew)
 }}
 
+func isReady(o client.Object) bool {
+	ci, ok := o.(*v1alpha1.ConnectorInstance)
+	return ok && meta.IsStatusConditionTrue(ci.Status.Conditions, v1alpha1.ConditionReady)
+}
+
 func (r *JobReconciler) jobsOfReceipt(ctx context.Context, o client.Object) []reconcile.Request {
-	receipt := o.(*v1alpha1.BulkReceipt) //nolint:errcheck,forcetypeassert // that is what is watched
+	receipt := o.(*v1alpha1.BulkReceipt) //nolint:forcetypeassert // that is what is watched
 	jobs, err := r.shared.jobsOf(ctx, receipt)
 	if err != nil {
 		return nil
@@ -217,7 +218,7 @@ func (r *JobReconciler) jobsOfConnector(ctx context.Context, o client.Object) []
 }
 
 func (r *ReceiptReconciler) receiptsOfJob(ctx context.Context, o client.Object) []reconcile.Request {
-	job := o.(*v1alpha1.BulkJob) //nolint:errcheck,forcetypeassert // that is what is watched
+	job := o.(*v1alpha1.BulkJob) //nolint:forcetypeassert // that is what is watched
 	receipts := &v1alpha1.BulkReceiptList{}
 	if err := r.List(ctx, receipts, client.InNamespace(job.Namespace), client.MatchingFields{indexClaimedFor: string(job.UID)}); err != nil {
 		return nil

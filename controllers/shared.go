@@ -78,8 +78,7 @@ func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1
 	if errors.Is(err, errNotDiscovered) {
 		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, notReadyMessage(ci))}
 	}
-	var h *held
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[*held](err); ok {
 		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, "ConnectorInstance "+name+": "+h.verdict.message)}
 	}
 	return ci, found, err
@@ -108,8 +107,7 @@ func (s *shared) view(ctx context.Context, namespace, name string) (connectorVie
 	if ci != nil {
 		v.polling, v.perSecond = ci.Spec.Polling, float64(ci.Spec.Limits.RequestsPerSecond)
 	}
-	var h *held
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[*held](err); ok {
 		v.blocked = &h.verdict
 		v.pending = h.verdict.reason == v1alpha1.ReasonConnectorNotReady && pending(ci)
 		return v, nil, nil
