@@ -36,12 +36,14 @@ type fakeEndpoint struct {
 	requests map[string]int // "POST /bulk/contact" → how often
 	instance string         // elements-element-instance-id; empty sends none
 	element  string         // the token it takes
+	user     string         // the secret it takes
 	// states that a job passes through, one more at each look at it.
 	states []string
 	failed int
 	// processed is what it says of a finished job's rows; nil: what it was sent.
 	processed *int
 	errors    []map[string]any
+	fault     string // why it ends a job as ABORTED
 	held      *hold
 	// before may answer a request instead; it returns true if it did.
 	before func(w http.ResponseWriter, r *http.Request) bool
@@ -63,8 +65,8 @@ type fakeJob struct {
 func newFakeEndpoint(t *testing.T) *fakeEndpoint {
 	e := &fakeEndpoint{
 		objects: []string{"activities", "contact", "campaign", "list", "account"}, instance: "425904",
-		element: testElement,
-		jobs:    map[string]*fakeJob{}, requests: map[string]int{}, states: []string{"RUNNING", "COMPLETE"},
+		element: testElement, user: testUser, fault: "All prospects require either 'email' or 'id'",
+		jobs: map[string]*fakeJob{}, requests: map[string]int{}, states: []string{"RUNNING", "COMPLETE"},
 	}
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/elements/api-v2", "/elements/api-v2/hubs/{hub}"} {
@@ -154,7 +156,7 @@ func (e *fakeEndpoint) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e.mu.Lock()
 		e.requests[r.Method+" "+strings.TrimPrefix(r.URL.Path, "/elements/api-v2")]++
-		before, instance, element := e.before, e.instance, e.element
+		before, instance, element, user := e.before, e.instance, e.element, e.user
 		e.mu.Unlock()
 		id := make([]byte, 12)
 		rand.Read(id)
@@ -165,7 +167,7 @@ func (e *fakeEndpoint) guard(next http.Handler) http.Handler {
 		if before != nil && before(w, r) {
 			return
 		}
-		if authorization := r.Header.Get("Authorization"); !strings.Contains(authorization, "Element "+element) || !strings.Contains(authorization, "User "+testUser) {
+		if authorization := r.Header.Get("Authorization"); !strings.Contains(authorization, "Element "+element) || !strings.Contains(authorization, "User "+user) {
 			refuse(w, http.StatusUnauthorized, "Invalid Organization or User secret, or invalid Element token provided.")
 			return
 		}
@@ -246,7 +248,7 @@ func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
 			body["recordsCount"] = *e.processed
 		}
 	case "ABORTED", "ERROR":
-		body["error"] = "All prospects require either 'email' or 'id'"
+		body["error"] = e.fault
 	}
 	reply(w, 200, body)
 }

@@ -197,19 +197,23 @@ func (h *house) connector(changes ...func(*v1alpha1.ConnectorInstance)) *v1alpha
 		ObjectMeta: metav1.ObjectMeta{Name: "crm-db", Labels: map[string]string{v1alpha1.LabelUse: v1alpha1.UseCredentials}},
 		StringData: map[string]string{keyElement: testElement, keyUser: testUser},
 	})
-	ci := &v1alpha1.ConnectorInstance{
-		ObjectMeta: metav1.ObjectMeta{Name: "crm-db"},
-		Spec: v1alpha1.ConnectorInstanceSpec{
-			BaseURL: h.endpoint.url(), CredentialsRef: v1alpha1.LocalReference{Name: "crm-db"},
-			Polling: v1alpha1.Polling{MinIntervalSeconds: 1, MaxIntervalSeconds: 2},
-			Limits:  v1alpha1.ConnectorLimits{RequestsPerSecond: 100, MaxConcurrentUploads: 4},
-		},
-	}
+	ci := newConnector(h.endpoint.url())
 	for _, change := range changes {
 		change(ci)
 	}
 	h.create(ci)
 	return ci
+}
+
+func newConnector(url string) *v1alpha1.ConnectorInstance {
+	return &v1alpha1.ConnectorInstance{
+		ObjectMeta: metav1.ObjectMeta{Name: "crm-db"},
+		Spec: v1alpha1.ConnectorInstanceSpec{
+			BaseURL: url, CredentialsRef: v1alpha1.LocalReference{Name: "crm-db"},
+			Polling: v1alpha1.Polling{MinIntervalSeconds: 1, MaxIntervalSeconds: 2},
+			Limits:  v1alpha1.ConnectorLimits{RequestsPerSecond: 100, MaxConcurrentUploads: 4},
+		},
+	}
 }
 
 // ready makes the connector and waits until it is Ready.
