@@ -401,3 +401,62 @@ func TestTheConnectorBreaksWhileRunning(t *testing.T) {
 	h.waitReason(job, v1alpha1.ReasonComplete)
 	h.posts(1)
 }
+
+// The operator may end between a claim and the status that speaks of it.
+func TestTheStatusLagsBehindTheClaim(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		reason  string
+		outcome v1alpha1.LoadOutcome
+	}{
+		{"the load runs", ""},
+		{"the load has ended", v1alpha1.LoadSucceeded},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			t.Parallel()
+			h, job := loaded(t)
+			first := h.receipt()
+			h.stop()
+			h.configMap("more", bigger)
+			update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" })
+			identity := identityOf(&job.Spec, "crm-db", "sha256:"+digest(bigger))
+			second := &v1alpha1.BulkReceipt{ObjectMeta: metav1.ObjectMeta{Name: receiptName(&identity)}, Spec: identity, Record: *first.Record.DeepCopy()}
+			record := &second.Record
+			record.BindingHash, record.Outcome, record.Rows = bindingHash(&job.Spec), test.outcome, &v1alpha1.RowCounts{Sent: ptr.To(int64(2))}
+			record.Attempts[0].At = metav1.NowMicro()
+			if test.outcome == "" {
+				record.CompletionTime, record.State = nil, "CREATED"
+			}
+			h.create(second)
+			update(h, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: h.namespace, Name: "more"}},
+				func(m *corev1.ConfigMap) { m.Data["sample.csv"] = smallCSV + "Walt,walt@example.com\n" })
+			h.start()
+			h.waitReason(job, v1alpha1.ReasonComplete)
+			if job.Status.Receipt != second.Name {
+				t.Errorf("bound to %s, want %s", job.Status.Receipt, second.Name)
+			}
+			h.posts(1)
+		})
+	}
+}
+
+func TestUntilDeadline(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, test := range []struct {
+		reason string
+		limit  *int64
+		want   time.Duration
+	}{
+		{"no deadline", nil, time.Minute},
+		{"it comes before", ptr.To(int64(30)), 20 * time.Second},
+		{"it comes after", ptr.To(int64(300)), time.Minute},
+		{"it has come, and hurries nothing", ptr.To(int64(10)), time.Minute},
+		{"it has long passed", ptr.To(int64(1)), time.Minute},
+	} {
+		job := newJob("contacts", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = test.limit })
+		job.CreationTimestamp = metav1.NewTime(now.Add(-10 * time.Second))
+		if got := untilDeadline(job, now, time.Minute); got != test.want {
+			t.Errorf("%s: %v, want %v", test.reason, got, test.want)
+		}
+	}
+}
