@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -50,7 +49,7 @@ func TestNothingLeaks(t *testing.T) {
 		h.endpoint.url() + "/bulk/contact?path=/" + canaryQuery + ".csv, request " + canaryRequest
 	labelled := func(j *v1alpha1.BulkJob) {
 		j.Spec.Path = "/" + canaryQuery + ".csv"
-		j.Spec.BackoffLimit = ptr.To(int32(0))
+		j.Spec.BackoffLimit = new(int32(0))
 	}
 	token := func(text string) func(*v1alpha1.BulkJob) {
 		return func(j *v1alpha1.BulkJob) { j.Spec.SendToken = text }

@@ -72,32 +72,50 @@ func TestConnectorConditions(t *testing.T) {
 		message string
 		stalled bool
 	}{
-		{"no Secret", func(h *house, ci *v1alpha1.ConnectorInstance) { h.delete(secret(h)); again(h, ci) },
-			v1alpha1.ReasonCredentialsNotFound, "Secret crm-db", false},
-		{"a Secret that does not opt in", credentials(func(s *corev1.Secret) { s.Labels = nil }),
-			v1alpha1.ReasonCredentialsNotPermitted, "label it bulkjob.dev/use=credentials", true},
-		{"a Secret with rows", credentials(func(s *corev1.Secret) { s.Labels[v1alpha1.LabelUse] = v1alpha1.UseSource }),
-			v1alpha1.ReasonCredentialsNotPermitted, "label it", true},
-		{"a key is missing", credentials(func(s *corev1.Secret) { delete(s.Data, keyUser) }),
-			v1alpha1.ReasonCredentialsInvalid, "the keys element and user", true},
-		{"a key with a line break in it", credentials(func(s *corev1.Secret) { s.Data[keyUser] = []byte("a\nb") }),
-			v1alpha1.ReasonCredentialsInvalid, "user secret", true},
-		{"the wrong token", credentials(func(s *corev1.Secret) { s.Data[keyElement] = []byte(rotatedElement) }),
-			v1alpha1.ReasonCredentialsRefused, "401 Unauthorized: Invalid Organization or User secret", true},
-		{"the instance is disabled", answers(func(w http.ResponseWriter) { refuse(w, 403, "disabled") }),
-			v1alpha1.ReasonCredentialsRefused, "403", true},
+		{
+			"no Secret", func(h *house, ci *v1alpha1.ConnectorInstance) { h.delete(secret(h)); again(h, ci) },
+			v1alpha1.ReasonCredentialsNotFound, "Secret crm-db", false,
+		},
+		{
+			"a Secret that does not opt in", credentials(func(s *corev1.Secret) { s.Labels = nil }),
+			v1alpha1.ReasonCredentialsNotPermitted, "label it bulkjob.dev/use=credentials", true,
+		},
+		{
+			"a Secret with rows", credentials(func(s *corev1.Secret) { s.Labels[v1alpha1.LabelUse] = v1alpha1.UseSource }),
+			v1alpha1.ReasonCredentialsNotPermitted, "label it", true,
+		},
+		{
+			"a key is missing", credentials(func(s *corev1.Secret) { delete(s.Data, keyUser) }),
+			v1alpha1.ReasonCredentialsInvalid, "the keys element and user", true,
+		},
+		{
+			"a key with a line break in it", credentials(func(s *corev1.Secret) { s.Data[keyUser] = []byte("a\nb") }),
+			v1alpha1.ReasonCredentialsInvalid, "user secret", true,
+		},
+		{
+			"the wrong token", credentials(func(s *corev1.Secret) { s.Data[keyElement] = []byte(rotatedElement) }),
+			v1alpha1.ReasonCredentialsRefused, "401 Unauthorized: Invalid Organization or User secret", true,
+		},
+		{
+			"the instance is disabled", answers(func(w http.ResponseWriter) { refuse(w, 403, "disabled") }),
+			v1alpha1.ReasonCredentialsRefused, "403", true,
+		},
 		{"a proxy's page", answers(func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "text/html")
 			w.WriteHeader(502)
-			w.Write([]byte("<html><head><title>502 Bad Gateway</title></head><body>x</body></html>")) //nolint:errcheck // the operator reads it or not
+			w.Write([]byte("<html><head><title>502 Bad Gateway</title></head><body>x</body></html>"))
 		}), v1alpha1.ReasonDiscoveryFailed, "502 Bad Gateway", false},
-		{"no list of objects", answers(func(w http.ResponseWriter) { reply(w, 200, map[string]any{"valid": true}) }),
-			v1alpha1.ReasonDiscoveryFailed, "GET /objects", false},
+		{
+			"no list of objects", answers(func(w http.ResponseWriter) { reply(w, 200, map[string]any{"valid": true}) }),
+			v1alpha1.ReasonDiscoveryFailed, "GET /objects", false,
+		},
 		{"a private address", baseURL("http://10.0.0.1/elements/api-v2"), v1alpha1.ReasonAddressRefused, "10.0.0.1", true},
 		{"the cloud's metadata", baseURL("http://169.254.169.254/latest"), v1alpha1.ReasonAddressRefused, "169.254.169.254", true},
 		{"a name for a private address", baseURL("http://localhost:1/elements/api-v2"), v1alpha1.ReasonAddressRefused, "refused by the dial policy", true},
-		{"what is not built yet", spec(func(s *v1alpha1.ConnectorInstanceSpec) { s.CheckBeforeSend = true }),
-			v1alpha1.ReasonNotSupported, "checkBeforeSend", true},
+		{
+			"what is not built yet", spec(func(s *v1alpha1.ConnectorInstanceSpec) { s.CheckBeforeSend = true }),
+			v1alpha1.ReasonNotSupported, "checkBeforeSend", true,
+		},
 		{"suspended", spec(func(s *v1alpha1.ConnectorInstanceSpec) { s.Suspend = true }), v1alpha1.ReasonSuspended, "suspended", false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -63,6 +62,7 @@ type fakeJob struct {
 }
 
 func newFakeEndpoint(t *testing.T) *fakeEndpoint {
+	t.Helper()
 	e := &fakeEndpoint{
 		objects: []string{"activities", "contact", "campaign", "list", "account"}, instance: "425904",
 		element: testElement, user: testUser, fault: "All prospects require either 'email' or 'id'",
@@ -100,6 +100,7 @@ func (e *fakeEndpoint) set(change func(*fakeEndpoint)) {
 // hold makes uploads wait, with their beginning read, until release is called.
 // What is to be seen waiting must have more bytes than sockets buffer.
 func (e *fakeEndpoint) hold(t *testing.T) (begun <-chan struct{}, release func()) {
+	t.Helper()
 	held := &hold{begun: make(chan struct{}, 16), release: make(chan struct{})}
 	e.set(func(e *fakeEndpoint) { e.held = held })
 	release = sync.OnceFunc(func() {
@@ -119,7 +120,7 @@ func (e *fakeEndpoint) wait(r *http.Request) {
 		return
 	}
 	body := bufio.NewReader(r.Body)
-	body.Peek(1) //nolint:errcheck // whoever reads on meets the error
+	body.Peek(1) // whoever reads on meets its error
 	r.Body = io.NopCloser(body)
 	held.begun <- struct{}{}
 	<-held.release
@@ -160,9 +161,9 @@ func (e *fakeEndpoint) guard(next http.Handler) http.Handler {
 		e.mu.Unlock()
 		id := make([]byte, 12)
 		rand.Read(id)
-		w.Header().Set("elements-request-id", hex.EncodeToString(id))
+		w.Header().Set("Elements-Request-Id", hex.EncodeToString(id))
 		if instance != "" {
-			w.Header().Set("elements-element-instance-id", instance)
+			w.Header().Set("Elements-Element-Instance-Id", instance)
 		}
 		if before != nil && before(w, r) {
 			return
@@ -182,7 +183,7 @@ func refuse(w http.ResponseWriter, code int, message string) {
 func reply(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(body) //nolint:errcheck // a client that is gone is the client's affair
+	json.NewEncoder(w).Encode(body) //nolint:errchkjson // a client that is gone is the client's affair
 }
 
 func (e *fakeEndpoint) ping(w http.ResponseWriter, _ *http.Request) {
@@ -220,7 +221,7 @@ func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	e.mu.Lock()
-	job.id = fmt.Sprint(42114492 + len(e.order))
+	job.id = strconv.Itoa(42114492 + len(e.order))
 	e.jobs[job.id] = job
 	e.order = append(e.order, job.id)
 	e.mu.Unlock()
@@ -321,7 +322,7 @@ func (e *fakeEndpoint) refuseWhole(code int, message string) {
 			if r.Method != http.MethodPost {
 				return false
 			}
-			io.Copy(io.Discard, r.Body) //nolint:errcheck // an upload that ends early has no answer to lose
+			io.Copy(io.Discard, r.Body) // an upload that ends early has no answer to lose
 			refuse(w, code, message)
 			return true
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,10 +30,10 @@ const smallCSV = "name,email\nZora,zora@example.com\nYuri,yuri@example.com\n"
 // be seen under way.
 var bigRows = "name,about\n" + strings.Repeat("Zora,"+strings.Repeat("x", 1018)+"\n", 16<<10)
 
-// packed is a ConfigMap with a compressed CSV: 16 MiB fit in it.
-func (h *house) packed(name, csv string) *corev1.ConfigMap {
+// packed is the ConfigMap contacts with a compressed CSV: 16 MiB fit in it.
+func (h *house) packed(csv string) *corev1.ConfigMap {
 	h.t.Helper()
-	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, BinaryData: map[string][]byte{"sample.csv": pack(h.t, csv)}}
+	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "contacts"}, BinaryData: map[string][]byte{"sample.csv": pack(h.t, csv)}}
 	h.create(m)
 	return m
 }
@@ -73,14 +74,14 @@ func loaded(t *testing.T, changes ...func(*v1alpha1.BulkJob)) (*house, *v1alpha1
 
 // edits change nothing that names the load.
 var edits = map[string]func(*v1alpha1.BulkJob){
-	"batchSize":               func(j *v1alpha1.BulkJob) { j.Spec.BatchSize = ptr.To(int32(7)) },
+	"batchSize":               func(j *v1alpha1.BulkJob) { j.Spec.BatchSize = new(int32(7)) },
 	"path":                    func(j *v1alpha1.BulkJob) { j.Spec.Path = "/sample.csv" },
-	"maxFailedRows":           func(j *v1alpha1.BulkJob) { j.Spec.MaxFailedRows = ptr.To(intstr.FromString("5%")) },
+	"maxFailedRows":           func(j *v1alpha1.BulkJob) { j.Spec.MaxFailedRows = new(intstr.FromString("5%")) },
 	"objectCheck":             func(j *v1alpha1.BulkJob) { j.Spec.ObjectCheck = v1alpha1.ObjectCheckWarn },
 	"duplicatePolicy":         func(j *v1alpha1.BulkJob) { j.Spec.DuplicatePolicy = v1alpha1.DuplicateFail },
-	"backoffLimit":            func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = ptr.To(int32(0)) },
-	"activeDeadlineSeconds":   func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = ptr.To(int64(3600)) },
-	"ttlSecondsAfterFinished": func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = ptr.To(int32(3600)) },
+	"backoffLimit":            func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = new(int32(0)) },
+	"activeDeadlineSeconds":   func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(3600)) },
+	"ttlSecondsAfterFinished": func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = new(int32(3600)) },
 	"deletionPolicy":          func(j *v1alpha1.BulkJob) { j.Spec.DeletionPolicy = v1alpha1.DeletionCancel },
 	"sha256":                  func(j *v1alpha1.BulkJob) { j.Spec.Source.SHA256 = strings.Repeat("0", 64) },
 }
@@ -93,8 +94,9 @@ var endings = map[string]func(*v1alpha1.BulkJob){
 
 func TestAppliedAgainOrEditedWithoutChangeToTheLoad(t *testing.T) {
 	t.Parallel()
-	finishedHouse := func(t *testing.T) (*house, *v1alpha1.BulkJob) { return loaded(t) }
+	finishedHouse := func(t *testing.T) (*house, *v1alpha1.BulkJob) { t.Helper(); return loaded(t) }
 	runningHouse := func(t *testing.T) (*house, *v1alpha1.BulkJob) {
+		t.Helper()
 		h := newHouse(t)
 		h.ready()
 		h.running()
@@ -146,7 +148,7 @@ func (h *house) onlyAcknowledges(job *v1alpha1.BulkJob, name string, edit func(*
 	update(h, job, edit)
 	h.eventually("the edit of "+name+" is acknowledged", func() (bool, string) {
 		h.get(job)
-		return job.Status.ObservedGeneration == job.Generation, fmt.Sprint(job.Status.ObservedGeneration)
+		return job.Status.ObservedGeneration == job.Generation, strconv.FormatInt(job.Status.ObservedGeneration, 10)
 	})
 	ignored := cmp.Options{
 		cmpopts.IgnoreFields(v1alpha1.BulkJobStatus{}, "ObservedGeneration"), cmpopts.IgnoreFields(metav1.Condition{}, "ObservedGeneration"),
@@ -205,7 +207,7 @@ func TestOverwrittenInPlaceAfterSending(t *testing.T) {
 	h.stop()
 	h.calls.reset()
 	h.start()
-	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.BatchSize = ptr.To(int32(3)) })
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.BatchSize = new(int32(3)) })
 	h.waitReason(job, v1alpha1.ReasonComplete)
 	h.posts(1)
 	if n := h.calls.read("configmaps/contacts"); n != 0 {
@@ -220,7 +222,7 @@ func TestOverwrittenInPlaceWhileSending(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.ready()
-	source := h.packed("contacts", bigRows)
+	source := h.packed(bigRows)
 	begun, release := h.endpoint.hold(t)
 	job := h.job("contacts", gzipped)
 	<-begun
@@ -263,14 +265,14 @@ func TestCutWhileUploading(t *testing.T) {
 			update(h, j, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "none" })
 		}, v1alpha1.ReasonSourceChanged, v1alpha1.ReasonSourceNotFound},
 		{"past its deadline", func(h *house, j *v1alpha1.BulkJob) {
-			update(h, j, func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = ptr.To(int64(2)) })
+			update(h, j, func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(2)) })
 		}, v1alpha1.ReasonDeadline, v1alpha1.ReasonDeadline},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
 			h.ready()
-			h.packed("contacts", bigRows)
+			h.packed(bigRows)
 			begun, release := h.endpoint.hold(t)
 			job := h.job("contacts", gzipped)
 			<-begun
@@ -295,7 +297,7 @@ func TestResumedAfterACut(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.ready()
-	h.packed("contacts", bigRows)
+	h.packed(bigRows)
 	begun, release := h.endpoint.hold(t)
 	job := h.job("contacts", gzipped)
 	<-begun
@@ -329,7 +331,7 @@ func TestSentOnceWhateverBecomesOfTheJob(t *testing.T) {
 	job = again("contacts") // deleted and applied again
 	renamed := again("renamed")
 	h.delete(renamed)
-	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = ptr.To(int32(0)) })
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = new(int32(0)) })
 	h.eventually("the TTL has deleted it", func() (bool, string) {
 		return len(h.jobs()) == 0, "it is there"
 	})
@@ -391,7 +393,7 @@ func TestTheFirstOfTwoJobsIsDeletedWhileUploading(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.ready()
-	h.packed("contacts", bigRows)
+	h.packed(bigRows)
 	begun, release := h.endpoint.hold(t)
 	first := h.job("first", gzipped)
 	<-begun
@@ -584,7 +586,7 @@ func TestTTLOnObjectsThatAToolOwns(t *testing.T) {
 	} {
 		t.Run(test.owner, func(t *testing.T) {
 			t.Parallel()
-			h, job := loaded(t, test.mark, func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = ptr.To(int32(0)) })
+			h, job := loaded(t, test.mark, func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = new(int32(0)) })
 			if message := h.waitReason(job, v1alpha1.ReasonComplete); !strings.Contains(message, "ttlSecondsAfterFinished is ignored, since "+test.owner) {
 				t.Errorf("message: %s", message)
 			}
@@ -622,7 +624,7 @@ func TestTheReceiptIsDeletedWhileTheJobKnows(t *testing.T) {
 			h.eventually("the receipt is there again", func() (bool, string) {
 				all := h.receipts()
 				return len(all) == 1 && all[0].Name == lost.Name && all[0].UID != lost.UID && all[0].Record.JobID == lost.Record.JobID &&
-					all[0].Record.Outcome == lost.Record.Outcome, fmt.Sprint(len(all))
+					all[0].Record.Outcome == lost.Record.Outcome, strconv.Itoa(len(all))
 			})
 			test.then(h)
 			h.waitReason(job, test.at)

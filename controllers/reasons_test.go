@@ -6,19 +6,17 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
 
 // secret makes the Secret contacts with rows in it; use is its label.
-func (h *house) secret(use string) *corev1.Secret {
+func (h *house) secret(use string) {
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "contacts"}, StringData: map[string]string{"sample.csv": smallCSV}}
 	if use != "" {
 		s.Labels = map[string]string{v1alpha1.LabelUse: use}
 	}
 	h.create(s)
-	return s
 }
 
 func fromSecret(job *v1alpha1.BulkJob) {
@@ -133,7 +131,7 @@ func TestHeldBackBeforeSending(t *testing.T) {
 			v1alpha1.ReasonCancelled, "nothing was sent", edit(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = false }),
 		},
 		{
-			"its deadline passes while it waits", func(h *house) { h.ready() }, func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = ptr.To(int64(2)) },
+			"its deadline passes while it waits", func(h *house) { h.ready() }, func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(2)) },
 			v1alpha1.ReasonDeadline, "nothing was sent", nil,
 		},
 	} {
@@ -176,7 +174,7 @@ func TestAFullPoolIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(o *Options) { o.MaxUploads = 1 })
 	h.ready()
-	h.packed("contacts", bigRows)
+	h.packed(bigRows)
 	h.configMap("small", smallCSV)
 	begun, release := h.endpoint.hold(t)
 	first := h.job("first", gzipped)
@@ -256,7 +254,7 @@ func TestEarlierLoads(t *testing.T) {
 		{"it was cancelled", func(r *v1alpha1.BulkReceipt) { r.Record.Outcome = v1alpha1.LoadCancelled }, v1alpha1.ReasonAlreadyFailed, "spec.sendToken"},
 		{"it was abandoned", func(r *v1alpha1.BulkReceipt) { r.Record.Outcome = v1alpha1.LoadAbandoned }, v1alpha1.ReasonAlreadyFailed, "spec.sendToken"},
 		{"it is not known", func(r *v1alpha1.BulkReceipt) { r.Record.Outcome, r.Record.JobID = v1alpha1.LoadUnknown, "" }, v1alpha1.ReasonSubmissionUnknown, "cannot be known"},
-		{"its rows failed", func(r *v1alpha1.BulkReceipt) { r.Record.Rows.Failed = ptr.To(int64(1)) }, v1alpha1.ReasonAlreadyFailed, "1 of 2 rows failed"},
+		{"its rows failed", func(r *v1alpha1.BulkReceipt) { r.Record.Rows.Failed = new(int64(1)) }, v1alpha1.ReasonAlreadyFailed, "1 of 2 rows failed"},
 		{"it was sent twice", func(r *v1alpha1.BulkReceipt) { r.Record.OtherJobIDs = []string{"7"} }, v1alpha1.ReasonSentTwice, "and 7"},
 		{"somebody else wrote it", func(r *v1alpha1.BulkReceipt) { r.Spec.Object = "account" }, v1alpha1.ReasonReceiptConflict, "somebody else wrote it"},
 		{"it was never taken", func(r *v1alpha1.BulkReceipt) {
@@ -272,7 +270,7 @@ func TestEarlierLoads(t *testing.T) {
 			receipt := h.foreign("gone", v1alpha1.AttemptAccepted)
 			receipt.Record.TargetFingerprint = h.fingerprint(ci)
 			receipt.Record.JobID, receipt.Record.State, receipt.Record.Outcome = "6", "COMPLETE", v1alpha1.LoadSucceeded
-			receipt.Record.Rows = &v1alpha1.RowCounts{Sent: ptr.To(int64(2)), Processed: ptr.To(int64(2)), Failed: ptr.To(int64(0))}
+			receipt.Record.Rows = &v1alpha1.RowCounts{Sent: new(int64(2)), Processed: new(int64(2)), Failed: new(int64(0))}
 			test.change(receipt)
 			h.create(receipt)
 			job := h.job("contacts")

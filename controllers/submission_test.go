@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -95,7 +94,7 @@ func TestRefusedByItsHead(t *testing.T) {
 	h.ready()
 	h.configMap("contacts", smallCSV)
 	h.endpoint.answer("POST", "/bulk/contact", 401, "no")
-	job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = ptr.To(int32(1)) })
+	job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = new(int32(1)) })
 	if message := h.waitReason(job, v1alpha1.ReasonNotSent); !strings.Contains(message, "401 Unauthorized") {
 		t.Errorf("message: %s", message)
 	}
@@ -109,7 +108,7 @@ func TestNotSentIsTriedAgain(t *testing.T) {
 	h.ready()
 	h.configMap("contacts", smallCSV)
 	h.endpoint.closing()
-	job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = ptr.To(int32(0)) })
+	job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = new(int32(0)) })
 	h.waitReason(job, v1alpha1.ReasonNotSent)
 	h.waitReason(job, v1alpha1.ReasonComplete)
 	attempts := h.receipt().Record.Attempts
@@ -137,7 +136,7 @@ func TestTheAnswerIsLost(t *testing.T) {
 			h.ready()
 			h.configMap("contacts", smallCSV)
 			test.lose(h.endpoint)
-			job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = ptr.To(int64(20)) })
+			job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(20)) })
 			message := h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
 			if !strings.Contains(message, h.receipt().Name+".1") || !strings.Contains(message, "spec.sendToken") {
 				t.Errorf("the message is no checklist: %s", message)
@@ -146,7 +145,7 @@ func TestTheAnswerIsLost(t *testing.T) {
 			h.posts(1)
 			h.stop()
 			h.start()
-			update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = ptr.To(int32(9)) })
+			update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = new(int32(9)) })
 			h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
 			h.delete(job)
 			again := h.job("contacts")
@@ -224,7 +223,7 @@ func TestAfterTheEndpointTookIt(t *testing.T) {
 		outcome v1alpha1.LoadOutcome
 	}{
 		{"cancelled", func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true }, v1alpha1.ReasonCancelled, v1alpha1.LoadCancelled},
-		{"past its deadline", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = ptr.To(int64(1)) }, v1alpha1.ReasonDeadline, v1alpha1.LoadCancelled},
+		{"past its deadline", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(1)) }, v1alpha1.ReasonDeadline, v1alpha1.LoadCancelled},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			t.Parallel()
@@ -289,7 +288,7 @@ func TestStoppedWhileUploading(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.ready()
-	h.packed("contacts", bigRows)
+	h.packed(bigRows)
 	begun, release := h.endpoint.hold(t)
 	job := h.job("contacts", gzipped)
 	<-begun
@@ -312,7 +311,7 @@ func TestStoppedWhileTheAnswerIsAwaited(t *testing.T) {
 	h.configMap("contacts", smallCSV)
 	whole := make(chan struct{})
 	h.endpoint.set(func(e *fakeEndpoint) {
-		e.before = func(w http.ResponseWriter, r *http.Request) bool {
+		e.before = func(_ http.ResponseWriter, r *http.Request) bool {
 			if r.Method == http.MethodPost {
 				close(whole)
 				time.Sleep(3 * time.Second) // the file fits in the sockets' buffers: it leaves whole
@@ -422,7 +421,7 @@ func TestTheStatusLagsBehindTheClaim(t *testing.T) {
 			identity := identityOf(&job.Spec, "crm-db", "sha256:"+digest(bigger))
 			second := &v1alpha1.BulkReceipt{ObjectMeta: metav1.ObjectMeta{Name: receiptName(&identity)}, Spec: identity, Record: *first.Record.DeepCopy()}
 			record := &second.Record
-			record.BindingHash, record.Outcome, record.Rows = bindingHash(&job.Spec), test.outcome, &v1alpha1.RowCounts{Sent: ptr.To(int64(2))}
+			record.BindingHash, record.Outcome, record.Rows = bindingHash(&job.Spec), test.outcome, &v1alpha1.RowCounts{Sent: new(int64(2))}
 			record.Attempts[0].At = metav1.NowMicro()
 			if test.outcome == "" {
 				record.CompletionTime, record.State = nil, "CREATED"
@@ -448,10 +447,10 @@ func TestUntilDeadline(t *testing.T) {
 		want   time.Duration
 	}{
 		{"no deadline", nil, time.Minute},
-		{"it comes before", ptr.To(int64(30)), 20 * time.Second},
-		{"it comes after", ptr.To(int64(300)), time.Minute},
-		{"it has come, and hurries nothing", ptr.To(int64(10)), time.Minute},
-		{"it has long passed", ptr.To(int64(1)), time.Minute},
+		{"it comes before", new(int64(30)), 20 * time.Second},
+		{"it comes after", new(int64(300)), time.Minute},
+		{"it has come, and hurries nothing", new(int64(10)), time.Minute},
+		{"it has long passed", new(int64(1)), time.Minute},
 	} {
 		job := newJob("contacts", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = test.limit })
 		job.CreationTimestamp = metav1.NewTime(now.Add(-10 * time.Second))

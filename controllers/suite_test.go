@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -77,7 +77,7 @@ func runSuite(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "cannot start the control plane:", err)
 		return 1
 	}
-	defer environment.Stop() //nolint:errcheck // the process ends anyway
+	defer environment.Stop()
 	code := m.Run()
 	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
 		return everyReasonSeen()
@@ -167,7 +167,7 @@ func (h *house) manager() ctrl.Manager {
 	caching.DefaultNamespaces = map[string]cache.Config{h.namespace: {}}
 	mgr, err := ctrl.NewManager(operator, ctrl.Options{
 		Scheme: scheme, Cache: caching, Client: ClientOptions(), Metrics: metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: ptr.To(true)}, GracefulShutdownTimeout: ptr.To(GracefulShutdownTimeout),
+		Controller: config.Controller{SkipNameValidation: new(true)}, GracefulShutdownTimeout: new(GracefulShutdownTimeout),
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -227,11 +227,9 @@ func (h *house) ready(changes ...func(*v1alpha1.ConnectorInstance)) *v1alpha1.Co
 	return ci
 }
 
-func (h *house) configMap(name, csv string) *corev1.ConfigMap {
+func (h *house) configMap(name, csv string) {
 	h.t.Helper()
-	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"sample.csv": csv}}
-	h.create(m)
-	return m
+	h.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"sample.csv": csv}})
 }
 
 // job makes a BulkJob for the key sample.csv of ConfigMap contacts.
@@ -329,10 +327,10 @@ func (h *house) waitState(job *v1alpha1.BulkJob, state string) {
 }
 
 // holds fails the test unless something stays true for a while.
-func (h *house) holds(what string, true func() (bool, string)) {
+func (h *house) holds(what string, stillTrue func() (bool, string)) {
 	h.t.Helper()
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if ok, seen := true(); !ok {
+		if ok, seen := stillTrue(); !ok {
 			h.t.Fatalf("it does not hold that %s: %s", what, seen)
 		}
 	}
@@ -355,7 +353,7 @@ func (h *house) posts(want int) {
 	h.t.Helper()
 	h.holds(fmt.Sprintf("%d uploads were begun", want), func() (bool, string) {
 		got := h.endpoint.posts()
-		return got == want, fmt.Sprint(got)
+		return got == want, strconv.Itoa(got)
 	})
 }
 

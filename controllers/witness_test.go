@@ -121,6 +121,7 @@ func (h *house) lookedAt(w *witness) {
 
 // judgeVersion says what is wrong with one version of a job; before is the one before it, if there is any.
 func judgeVersion(t *testing.T, before, job *v1alpha1.BulkJob) string {
+	t.Helper()
 	s, kind := &job.Status, kstatusOf(t, job)
 	now := s.ObservedGeneration == job.Generation
 	isComplete, isFailed := holdsNow(job, v1alpha1.ConditionComplete), holdsNow(job, v1alpha1.ConditionFailed)

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/utils/ptr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -166,7 +165,7 @@ var paths = map[string]path{
 	},
 	"a field that is no part of the load is changed": {
 		arrange: (*house).itIsLoaded,
-		act:     func(h *house) { h.edit(func(j *v1alpha1.BulkJob) { j.Spec.BatchSize = ptr.To(int32(9)) }) },
+		act:     func(h *house) { h.edit(func(j *v1alpha1.BulkJob) { j.Spec.BatchSize = new(int32(9)) }) },
 	},
 	"a finished job is deleted and applied again": {
 		arrange: (*house).itIsLoaded,
@@ -202,7 +201,7 @@ var paths = map[string]path{
 	},
 	"refused, with backoffLimit 0": {
 		arrange: func(h *house) { contacts(h); h.endpoint.refuseWhole(400, "no") },
-		act:     ends(v1alpha1.ReasonBackoffLimit, func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = ptr.To(int32(0)) }),
+		act:     ends(v1alpha1.ReasonBackoffLimit, func(j *v1alpha1.BulkJob) { j.Spec.BackoffLimit = new(int32(0)) }),
 	},
 	"not sent at first, and both shown": {
 		arrange: func(h *house) { contacts(h); h.done(); h.endpoint.closing() },
@@ -232,7 +231,7 @@ var paths = map[string]path{
 		act:     ends(v1alpha1.ReasonSuspended, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true }),
 	},
 	"deleted while uploading": {
-		arrange: func(h *house) { h.packed("contacts", bigRows) },
+		arrange: func(h *house) { h.packed(bigRows) },
 		act: func(h *house) {
 			begun, _ := h.endpoint.hold(h.t)
 			job := h.job("contacts", gzipped)
@@ -255,7 +254,7 @@ var paths = map[string]path{
 	"the time to live is set to 0 on a finished job": {
 		arrange: (*house).itIsLoaded,
 		act: func(h *house) {
-			h.edit(func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = ptr.To(int32(0)) })
+			h.edit(func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = new(int32(0)) })
 			h.eventually("it is gone", func() (bool, string) { return len(h.jobs()) == 0, "still there" })
 		},
 	},
