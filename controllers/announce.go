@@ -16,7 +16,7 @@ func (r *JobReconciler) announce(before, after *v1alpha1.BulkJob, said verdict) 
 	if before.Status.JobID != after.Status.JobID && after.Status.JobID != "" && !late {
 		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSubmitted, "Submit",
 			"the endpoint took the file as its job %s", after.Status.JobID)
-		r.shared.metrics.submitted(after)
+		r.operator.metrics.submitted(after)
 	}
 	if !said.finished() || before.Status.CompletionTime != nil && before.Status.BindingHash == after.Status.BindingHash {
 		return
@@ -26,5 +26,5 @@ func (r *JobReconciler) announce(before, after *v1alpha1.BulkJob, said verdict) 
 		kind = corev1.EventTypeWarning
 	}
 	r.recorder.Eventf(after, nil, kind, said.reason, "Finish", "%s", truncate(said.message, maxNote))
-	r.shared.metrics.finished(after, said)
+	r.operator.metrics.finished(after, said)
 }

@@ -31,7 +31,7 @@ const maxAttempts = 10
 // claim that was made for it; nil if it is bound to none.
 func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
 	if job.Status.BindingHash == hash && job.Status.Receipt != "" {
-		receipt, err := r.shared.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
+		receipt, err := r.operator.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
 		if apierrors.IsNotFound(err) {
 			return r.restore(ctx, job)
 		}
@@ -52,11 +52,11 @@ func (r *JobReconciler) unshown(ctx context.Context, job *v1alpha1.BulkJob, hash
 		if claims[i].Record.BindingHash != hash || toBindAnew(job, &claims[i]) {
 			continue
 		}
-		receipt, err := r.shared.receipt(ctx, client.ObjectKeyFromObject(&claims[i]))
+		receipt, err := r.operator.receipt(ctx, client.ObjectKeyFromObject(&claims[i]))
 		if err != nil || job.Status.Receipt == "" {
 			return receipt, err
 		}
-		shown, err := r.shared.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
+		shown, err := r.operator.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
 		if client.IgnoreNotFound(err) != nil {
 			return nil, err
 		}
@@ -69,11 +69,11 @@ func (r *JobReconciler) unshown(ctx context.Context, job *v1alpha1.BulkJob, hash
 
 // receipt is a whole receipt. The cache has those whose load has not ended; what
 // it does not have, or has the skeleton of only, is read live.
-func (s *shared) receipt(ctx context.Context, key types.NamespacedName) (*v1alpha1.BulkReceipt, error) {
+func (o *operator) receipt(ctx context.Context, key types.NamespacedName) (*v1alpha1.BulkReceipt, error) {
 	receipt := &v1alpha1.BulkReceipt{}
-	err := s.client.Get(ctx, key, receipt)
+	err := o.client.Get(ctx, key, receipt)
 	if apierrors.IsNotFound(err) || err == nil && frozen(receipt) {
-		err = s.live.Get(ctx, key, receipt)
+		err = o.live.Get(ctx, key, receipt)
 	}
 	return receipt, err
 }
@@ -139,47 +139,47 @@ func lostStatus(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
 // claim writes the claim to send a load: a new receipt, or a further attempt in
 // one whose load was never taken. Whatever the API server answers, what counts
 // is what it has: it is read back where the answer leaves a doubt.
-func (s *shared) claim(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) error {
+func (o *operator) claim(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) error {
 	nonce := newToken()
-	receipt := s.claimed(c, earlier, nonce)
-	s.process.hold(c.key(), nonce, c)
+	receipt := o.claimed(c, earlier, nonce)
+	o.process.hold(c.key(), nonce, c)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
 	defer cancel()
 	var err error
 	if earlier == nil {
-		err = s.client.Create(ctx, receipt)
+		err = o.client.Create(ctx, receipt)
 	} else {
-		err = s.client.Update(ctx, receipt)
+		err = o.client.Update(ctx, receipt)
 	}
 	if err != nil {
-		mine, unclear := s.holds(ctx, c.key(), nonce)
+		mine, unclear := o.holds(ctx, c.key(), nonce)
 		switch {
 		case unclear != nil:
 			return fmt.Errorf("cannot see whether the load was claimed: %w", err) // what is in hand stays there: the claim may stand
 		case !mine && (apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err)):
-			s.process.release(c.key(), nonce)
+			o.process.release(c.key(), nonce)
 			return errStale
 		case !mine:
-			s.process.release(c.key(), nonce)
+			o.process.release(c.key(), nonce)
 			return fmt.Errorf("cannot claim the load: %w", err)
 		}
 	}
-	if s.process.isDraining() {
-		s.giveBack(c.key(), nonce)
+	if o.process.isDraining() {
+		o.giveBack(c.key(), nonce)
 	}
-	wake(s.receiptEvents, receipt)
+	wake(o.receiptEvents, receipt)
 	return nil
 }
 
 // holds says, from the API server itself, whether the last attempt of a receipt has that nonce.
-func (s *shared) holds(ctx context.Context, key types.NamespacedName, nonce string) (bool, error) {
+func (o *operator) holds(ctx context.Context, key types.NamespacedName, nonce string) (bool, error) {
 	receipt := &v1alpha1.BulkReceipt{}
-	err := s.live.Get(ctx, key, receipt)
+	err := o.live.Get(ctx, key, receipt)
 	return err == nil && lastAttempt(receipt).Nonce == nonce, client.IgnoreNotFound(err)
 }
 
 // claimed is the receipt with a new attempt for a consignment.
-func (s *shared) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce string) *v1alpha1.BulkReceipt {
+func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce string) *v1alpha1.BulkReceipt {
 	receipt := &v1alpha1.BulkReceipt{
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.job.Namespace, Name: c.receipt},
 		Spec:       c.identity,
@@ -202,8 +202,8 @@ func (s *shared) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce st
 	record.BindingHash = bindingHash(&c.job.Spec)
 	record.DeletionPolicy = orDefault(c.job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan)
 	appendAttempt(record, v1alpha1.Attempt{
-		Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: s.process.holder,
-		At: metav1.NewMicroTime(s.now()), SubmitTimeoutSeconds: int32(c.timeout() / time.Second), //nolint:gosec // an hour at most
+		Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: o.process.holder,
+		At: metav1.NewMicroTime(o.now()), SubmitTimeoutSeconds: int32(c.timeout() / time.Second), //nolint:gosec // an hour at most
 	})
 	return receipt
 }
@@ -219,11 +219,11 @@ func appendAttempt(record *v1alpha1.BulkReceiptRecord, attempt v1alpha1.Attempt)
 // that the load was taken, or may have been. It sends nothing. If the status
 // says nothing of the kind there is nothing to restore.
 func (r *JobReconciler) restore(ctx context.Context, job *v1alpha1.BulkJob) (*v1alpha1.BulkReceipt, error) {
-	receipt := restored(job, r.shared.process.holder, r.shared.now())
+	receipt := restored(job, r.operator.process.holder, r.operator.now())
 	if receipt == nil {
 		return nil, nil //nolint:nilnil // nothing to restore is no error
 	}
-	ci, found, err := r.shared.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
+	ci, found, err := r.operator.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +232,7 @@ func (r *JobReconciler) restore(ctx context.Context, job *v1alpha1.BulkJob) (*v1
 	if err := r.Create(ctx, receipt); err != nil && !apierrors.IsAlreadyExists(err) {
 		return nil, err
 	}
-	err = r.shared.live.Get(ctx, client.ObjectKeyFromObject(receipt), receipt)
+	err = r.operator.live.Get(ctx, client.ObjectKeyFromObject(receipt), receipt)
 	return receipt, err
 }
 
@@ -299,15 +299,15 @@ func hasReason(conditions []metav1.Condition, kind, reason string) bool {
 
 // jobsOf are the jobs that a load is for: those bound to its receipt by their
 // status, and the one that it was claimed for.
-func (s *shared) jobsOf(ctx context.Context, receipt *v1alpha1.BulkReceipt) ([]*v1alpha1.BulkJob, error) {
+func (o *operator) jobsOf(ctx context.Context, receipt *v1alpha1.BulkReceipt) ([]*v1alpha1.BulkJob, error) {
 	list := &v1alpha1.BulkJobList{}
-	err := s.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name})
+	err := o.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name})
 	if err != nil {
 		return nil, err
 	}
 	jobs := make([]*v1alpha1.BulkJob, 0, len(list.Items)+1)
 	claimer := &v1alpha1.BulkJob{}
-	err = s.client.Get(ctx, types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ClaimedFor.Name}, claimer)
+	err = o.client.Get(ctx, types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ClaimedFor.Name}, claimer)
 	switch {
 	case err == nil && string(claimer.UID) == receipt.Record.ClaimedFor.UID:
 		jobs = append(jobs, claimer)

@@ -24,7 +24,7 @@ const quietStart = 5 * time.Second
 // into the job's status. It sends nothing.
 type JobReconciler struct {
 	client.Client
-	shared   *shared
+	operator *operator
 	recorder events.EventRecorder
 }
 
@@ -70,7 +70,7 @@ func (r *JobReconciler) current(ctx context.Context, key types.NamespacedName) (
 	job := &v1alpha1.BulkJob{}
 	err := r.Get(ctx, key, job)
 	if err == nil && job.Status.CompletionTime != nil && !finished(job) {
-		err = r.shared.live.Get(ctx, key, job)
+		err = r.operator.live.Get(ctx, key, job)
 	}
 	if err != nil || job.DeletionTimestamp != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (r *JobReconciler) acknowledge(job *v1alpha1.BulkJob) turn {
 
 // bind finds the receipt of the load that a job names now, or claims it.
 func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, error) {
-	now := r.shared.now()
+	now := r.operator.now()
 	switch {
 	case job.Spec.Cancel:
 		return r.say(job, failed(v1alpha1.ReasonCancelled, "cancelled; nothing was sent")), nil
@@ -123,12 +123,12 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 	case deadlinePassed(job, now):
 		return r.say(job, failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed; nothing was sent")), nil
 	}
-	c, err := r.shared.identify(ctx, job)
+	c, err := r.operator.identify(ctx, job)
 	if err != nil {
 		return turn{}, err
 	}
 	receipt := &v1alpha1.BulkReceipt{}
-	err = r.shared.live.Get(ctx, c.key(), receipt)
+	err = r.operator.live.Get(ctx, c.key(), receipt)
 	switch {
 	case apierrors.IsNotFound(err):
 		return r.claim(ctx, c, nil)
@@ -147,10 +147,10 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 	if err := c.check(ctx); err != nil {
 		return turn{}, err
 	}
-	if err := r.shared.admit(ctx, c); err != nil {
+	if err := r.operator.admit(ctx, c); err != nil {
 		return turn{}, err
 	}
-	if err := r.shared.claim(ctx, c, earlier); err != nil {
+	if err := r.operator.claim(ctx, c, earlier); err != nil {
 		return turn{}, err
 	}
 	return turn{said: progressing(v1alpha1.ReasonSending, ""), after: quietStart, priority: prioritySubmit}, nil
@@ -158,25 +158,25 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 
 // follow mirrors a receipt into the status of a job.
 func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt, late bool) (turn, error) {
-	connector, err := r.shared.seen(ctx, job.Namespace, receipt.Record.ConnectorRef.Name)
+	connector, err := r.operator.seen(ctx, job.Namespace, receipt.Record.ConnectorRef.Name)
 	if err != nil {
 		return turn{}, err
 	}
-	siblings, err := r.shared.jobsOf(ctx, receipt)
+	siblings, err := r.operator.jobsOf(ctx, receipt)
 	if err != nil {
 		return turn{}, err
 	}
-	now := r.shared.now()
+	now := r.operator.now()
 	v := &jobView{
 		job: job, receipt: receipt, connector: connector, late: late, now: now, shared: anotherWants(siblings, job),
-		known: r.shared.process.snapshot(client.ObjectKeyFromObject(receipt), receipt, now),
+		known: r.operator.process.snapshot(client.ObjectKeyFromObject(receipt), receipt, now),
 	}
 	status, said := mirror(v)
 	if late && !said.finished() {
 		status.Receipt, status.BindingHash = job.Status.Receipt, job.Status.BindingHash // it is bound when it is late for sure
 	}
 	if deadlinePassed(job, now) && receipt.Record.Outcome == "" {
-		wake(r.shared.receiptEvents, receipt) // it is cut, or cancelled
+		wake(r.operator.receiptEvents, receipt) // it is cut, or cancelled
 	}
 	return turn{status: &status, said: said, after: untilDeadline(job, now, 10*time.Minute), priority: priorityFollow}, nil
 }
@@ -184,24 +184,24 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 // say shows a verdict about a job that is bound to nothing yet.
 func (r *JobReconciler) say(job *v1alpha1.BulkJob, said verdict) turn {
 	status := *job.Status.DeepCopy()
-	status.StartTime = startTime(job, said, r.shared.now())
+	status.StartTime = startTime(job, said, r.operator.now())
 	if status.BindingHash != "" && status.BindingHash != bindingHash(&job.Spec) {
 		status.State, status.JobID, status.Source, status.Upload = "", "", nil, nil
 		status.Rows, status.RowErrors, status.SubmitTime = nil, nil, nil
 	}
-	status = settle(job, status, said, r.shared.now())
+	status = settle(job, status, said, r.operator.now())
 	return turn{status: &status, said: said, priority: priorityFollow}
 }
 
 // wait shows what a job waits for, and looks again after a time that grows with the wait.
 func (r *JobReconciler) wait(job *v1alpha1.BulkJob, said verdict) turn {
 	next := r.say(job, said)
-	age := r.shared.now().Sub(job.CreationTimestamp.Time)
+	age := r.operator.now().Sub(job.CreationTimestamp.Time)
 	next.after = min(max(age/10, time.Second), time.Minute)
 	if said.reason == v1alpha1.ReasonUploadSlot {
 		next.after = min(next.after, 2*time.Second)
 	}
-	next.after = untilDeadline(job, r.shared.now(), next.after)
+	next.after = untilDeadline(job, r.operator.now(), next.after)
 	next.priority = prioritySubmit
 	return next
 }
@@ -211,11 +211,11 @@ func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkRec
 	if earlier == nil {
 		return turn{}
 	}
-	wake(r.shared.receiptEvents, earlier)
+	wake(r.operator.receiptEvents, earlier)
 	said := progressing(v1alpha1.ReasonRunningLoad, "the spec names other content now; it is sent when the load "+earlier.Name+" has ended")
 	status := *job.Status.DeepCopy()
-	status.StartTime = startTime(job, said, r.shared.now())
-	status = settle(job, status, said, r.shared.now())
+	status.StartTime = startTime(job, said, r.operator.now())
+	status = settle(job, status, said, r.operator.now())
 	return turn{status: &status, said: said, after: quietStart, priority: priorityFollow}
 }
 
@@ -248,7 +248,7 @@ func (r *JobReconciler) quiet(job *v1alpha1.BulkJob, said verdict) bool {
 		since = job.Status.StartTime.Time
 	}
 	return said.phase == phaseProgressing && said.reason != v1alpha1.ReasonSubmitted && said.reason != v1alpha1.ReasonRunningLoad &&
-		job.Status.JobID == "" && r.shared.now().Sub(since) < quietStart
+		job.Status.JobID == "" && r.operator.now().Sub(since) < quietStart
 }
 
 func isTrue(conditions []metav1.Condition, kind string) bool {

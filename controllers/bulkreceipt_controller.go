@@ -26,7 +26,7 @@ const (
 // ReceiptReconciler drives loads: it sends, polls, cancels and finishes them.
 type ReceiptReconciler struct {
 	client.Client
-	shared *shared
+	operator *operator
 }
 
 // Reconcile takes one load one step further.
@@ -36,7 +36,7 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if receipt.Record.Outcome != "" {
-		r.shared.process.forget(req.NamespacedName)
+		r.operator.process.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 	v, connection, err := r.view(ctx, receipt)
@@ -59,24 +59,24 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 // view gathers what the decision depends on.
 func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkReceipt) (*loadView, *connection, error) {
 	key := client.ObjectKeyFromObject(receipt)
-	jobs, err := r.shared.jobsOf(ctx, receipt)
+	jobs, err := r.operator.jobsOf(ctx, receipt)
 	if err != nil {
 		return nil, nil, err
 	}
-	connector, connection, err := r.shared.view(ctx, receipt.Namespace, receipt.Record.ConnectorRef.Name)
+	connector, connection, err := r.operator.view(ctx, receipt.Namespace, receipt.Record.ConnectorRef.Name)
 	if err != nil {
 		return nil, nil, err
 	}
-	now := r.shared.now()
+	now := r.operator.now()
 	if err := r.noteOrphan(ctx, receipt, jobs, now); err != nil {
 		return nil, nil, err
 	}
-	v := &loadView{receipt: receipt, jobs: jobs, connector: connector, now: now, grace: r.shared.patience.ForeignClaim}
-	v.known = r.shared.process.snapshot(key, receipt, now)
-	v.known.uploading = r.shared.pool.Running(key.String())
+	v := &loadView{receipt: receipt, jobs: jobs, connector: connector, now: now, grace: r.operator.patience.ForeignClaim}
+	v.known = r.operator.process.snapshot(key, receipt, now)
+	v.known.uploading = r.operator.pool.Running(key.String())
 	if v.known.nextPoll.IsZero() && receipt.Record.JobID != "" {
 		elapsed := now.Sub(submitted(receipt))
-		r.shared.process.with(key, func(l *load) {
+		r.operator.process.with(key, func(l *load) {
 			l.nextPoll = now.Add(firstPoll(elapsed, connector.polling, string(receipt.UID)))
 			v.known.nextPoll = l.nextPoll
 		})
@@ -90,7 +90,7 @@ func (r *ReceiptReconciler) act(ctx context.Context, v *loadView, connection *co
 	case doSend:
 		return r.send(v.receipt), nil
 	case doCut:
-		r.shared.pool.Cut(client.ObjectKeyFromObject(v.receipt).String(), &cutError{next.reason})
+		r.operator.pool.Cut(client.ObjectKeyFromObject(v.receipt).String(), &cutError{next.reason})
 		return requeue(recordingDelay, priorityFollow), nil
 	case doRetry:
 		return r.retry(ctx, v, next.job)
@@ -127,13 +127,13 @@ func (r *ReceiptReconciler) send(receipt *v1alpha1.BulkReceipt) ctrl.Result {
 	group := types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ConnectorRef.Name}.String()
 	nonce := lastAttempt(receipt).Nonce
 	groupMax := 0
-	r.shared.process.with(key, func(l *load) {
+	r.operator.process.with(key, func(l *load) {
 		if c := l.inHand[nonce]; c != nil {
 			groupMax = int(c.connector.Spec.Limits.MaxConcurrentUploads)
 		}
 	})
-	started := r.shared.pool.Start(key.String(), group, groupMax, func(ctx context.Context) {
-		r.shared.send(ctx, receipt.DeepCopy(), nonce)
+	started := r.operator.pool.Start(key.String(), group, groupMax, func(ctx context.Context) {
+		r.operator.send(ctx, receipt.DeepCopy(), nonce)
 	})
 	if started == upload.Full {
 		return requeue(time.Second, prioritySubmit)
@@ -143,7 +143,7 @@ func (r *ReceiptReconciler) send(receipt *v1alpha1.BulkReceipt) ctrl.Result {
 
 // retry claims a further attempt, if the job still names the same content.
 func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha1.BulkJob) (ctrl.Result, error) {
-	c, err := r.shared.identify(ctx, job)
+	c, err := r.operator.identify(ctx, job)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -153,11 +153,11 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 	if err := c.check(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
-	if err := r.shared.admit(ctx, c); err != nil {
+	if err := r.operator.admit(ctx, c); err != nil {
 		return ctrl.Result{}, err
 	}
-	r.shared.process.with(c.key(), func(l *load) { l.trouble = nil })
-	return requeue(recheckDelay, prioritySubmit), r.shared.claim(ctx, c, v.receipt)
+	r.operator.process.with(c.key(), func(l *load) { l.trouble = nil })
+	return requeue(recheckDelay, prioritySubmit), r.operator.claim(ctx, c, v.receipt)
 }
 
 // submitted is when the endpoint took a load, or the nearest that is known.
@@ -191,9 +191,9 @@ func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (
 	if err := r.Update(ctx, receipt); err != nil {
 		return ctrl.Result{}, staleOnConflict(err)
 	}
-	r.shared.process.release(client.ObjectKeyFromObject(receipt), last.Nonce)
+	r.operator.process.release(client.ObjectKeyFromObject(receipt), last.Nonce)
 	if next.do == doHold {
-		r.shared.metrics.submissionUnknown.Inc()
+		r.operator.metrics.submissionUnknown.Inc()
 	}
 	return requeue(time.Second, priorityFollow), nil
 }
@@ -220,8 +220,8 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 	key := client.ObjectKeyFromObject(v.receipt)
 	interval := pollInterval(v.now.Sub(submitted(v.receipt)), v.connector.polling, string(v.receipt.UID))
 	changed := false
-	r.shared.process.with(key, func(l *load) {
-		changed = l.heard(&job, v.receipt, v.now, r.shared.patience.UnknownState)
+	r.operator.process.with(key, func(l *load) {
+		changed = l.heard(&job, v.receipt, v.now, r.operator.patience.UnknownState)
 		l.failures, l.lastPoll, l.nextPoll = 0, v.now, v.now.Add(interval)
 	})
 	if changed {
@@ -233,7 +233,7 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 // turnAt is how long to wait for a request to the connector; 0 if one is free, and taken.
 func (r *ReceiptReconciler) turnAt(v *loadView) time.Duration {
 	group := types.NamespacedName{Namespace: v.receipt.Namespace, Name: v.receipt.Record.ConnectorRef.Name}.String()
-	return r.shared.gates.Reserve(group, v.connector.perSecond, burst, r.shared.now())
+	return r.operator.gates.Reserve(group, v.connector.perSecond, burst, r.operator.now())
 }
 
 // pollFailed is about a poll without a usable answer. None of them ends a load: what the endpoint took, it took.
@@ -252,7 +252,7 @@ func (r *ReceiptReconciler) pollFailed(v *loadView, err error) ctrl.Result {
 		}
 	}
 	changed := false
-	r.shared.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
+	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
 		l.failures++
 		l.lastPoll, l.nextPoll = v.now, v.now.Add(interval)
 		if atOnce || l.failures >= shownFailures {
@@ -290,7 +290,7 @@ func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection 
 	if err := r.Update(ctx, receipt); err != nil {
 		return ctrl.Result{}, staleOnConflict(err)
 	}
-	r.shared.metrics.loadEnded(record)
+	r.operator.metrics.loadEnded(record)
 	return ctrl.Result{}, nil
 }
 
@@ -316,7 +316,7 @@ func (r *ReceiptReconciler) cancel(ctx context.Context, v *loadView, connection 
 	if err != nil {
 		log.FromContext(ctx).Info("The endpoint did not cancel", "jobID", v.receipt.Record.JobID, "error", err.Error())
 	}
-	r.shared.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
+	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
 		l.cancelSent = v.now
 		l.nextPoll = v.now.Add(seconds(v.connector.polling.MinIntervalSeconds, 2*time.Second))
 	})
@@ -326,7 +326,7 @@ func (r *ReceiptReconciler) cancel(ctx context.Context, v *loadView, connection 
 // trouble keeps why a load cannot go on, for its jobs to show.
 func (r *ReceiptReconciler) trouble(v *loadView, said verdict) ctrl.Result {
 	changed := false
-	r.shared.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
+	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
 		changed = l.trouble == nil || *l.trouble != said
 		l.trouble = &said
 	})
@@ -341,7 +341,7 @@ func (r *ReceiptReconciler) trouble(v *loadView, said verdict) ctrl.Result {
 
 func (r *ReceiptReconciler) wakeJobs(v *loadView) {
 	for _, job := range v.jobs {
-		wake(r.shared.jobEvents, job)
+		wake(r.operator.jobEvents, job)
 	}
 }
 
@@ -351,17 +351,17 @@ func (r *ReceiptReconciler) noteOrphan(ctx context.Context, receipt *v1alpha1.Bu
 	orphaned := false
 	if len(cached) == 0 && receipt.Record.JobID != "" && receipt.Record.DeletionPolicy == v1alpha1.DeletionCancel {
 		claimer := &v1alpha1.BulkJob{}
-		err := r.shared.live.Get(ctx, types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ClaimedFor.Name}, claimer)
+		err := r.operator.live.Get(ctx, types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ClaimedFor.Name}, claimer)
 		if client.IgnoreNotFound(err) != nil {
 			return err
 		}
 		bound := &v1alpha1.BulkJobList{}
-		if err := r.shared.live.List(ctx, bound, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name}); err != nil {
+		if err := r.operator.live.List(ctx, bound, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name}); err != nil {
 			return err
 		}
 		orphaned = (err != nil || string(claimer.UID) != receipt.Record.ClaimedFor.UID) && len(bound.Items) == 0
 	}
-	r.shared.process.with(client.ObjectKeyFromObject(receipt), func(l *load) {
+	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) {
 		if !orphaned {
 			l.orphanedAt = time.Time{}
 		} else if l.orphanedAt.IsZero() {

@@ -27,7 +27,7 @@ const (
 // ConnectorReconciler asks each connector who it is and what objects it has.
 type ConnectorReconciler struct {
 	client.Client
-	shared *shared
+	operator *operator
 }
 
 // +kubebuilder:rbac:groups=bulkjob.dev,resources=connectorinstances,verbs=get;list;watch
@@ -38,8 +38,8 @@ type ConnectorReconciler struct {
 func (r *ConnectorReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	ci := &v1alpha1.ConnectorInstance{}
 	if err := r.Get(ctx, req.NamespacedName, ci); apierrors.IsNotFound(err) {
-		r.shared.connections.forget(req.NamespacedName)
-		r.shared.gates.Forget(req.String())
+		r.operator.connections.forget(req.NamespacedName)
+		r.operator.gates.Forget(req.String())
 		return ctrl.Result{}, nil
 	} else if err != nil {
 		return ctrl.Result{}, err
@@ -62,22 +62,22 @@ func (r *ConnectorReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 func (r *ConnectorReconciler) discover(ctx context.Context, ci *v1alpha1.ConnectorInstance) (*connection, verdict) {
 	key := client.ObjectKeyFromObject(ci)
 	if ci.Spec.Suspend {
-		r.shared.connections.forget(key)
+		r.operator.connections.forget(key)
 		return nil, verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended: nothing is asked of this connector"}
 	}
 	if ci.Spec.CheckBeforeSend {
-		r.shared.connections.forget(key)
+		r.operator.connections.forget(key)
 		return nil, stalled(v1alpha1.ReasonNotSupported, "checkBeforeSend is not built yet: set it to false to go on without")
 	}
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
-	found, err := r.shared.connections.discover(ctx, ci)
+	found, err := r.operator.connections.discover(ctx, ci)
 	if err == nil {
 		return found, verdict{phaseReady, v1alpha1.ReasonDiscovered, "the connector answers, and lists its objects"}
 	}
 	said := discoveryVerdict(err)
 	if said.phase == phaseStalled {
-		r.shared.connections.forget(key) // a connector that is merely out of reach stays who it was
+		r.operator.connections.forget(key) // a connector that is merely out of reach stays who it was
 	}
 	return nil, said
 }
@@ -109,8 +109,8 @@ func (r *ConnectorReconciler) publish(ctx context.Context, ci *v1alpha1.Connecto
 		next.Status.Objects = shownObjects(found.objects)
 	}
 	setConditions(&next.Status.Conditions, said, ci.Generation)
-	if found != nil && (!equality.Semantic.DeepEqual(ci.Status, next.Status) || r.shared.now().Sub(lastDiscovery(ci)) >= interval(ci)) {
-		now := metav1.NewTime(r.shared.now().Truncate(time.Second))
+	if found != nil && (!equality.Semantic.DeepEqual(ci.Status, next.Status) || r.operator.now().Sub(lastDiscovery(ci)) >= interval(ci)) {
+		now := metav1.NewTime(r.operator.now().Truncate(time.Second))
 		next.Status.LastDiscoveryTime = &now
 	}
 	if equality.Semantic.DeepEqual(ci.Status, next.Status) {

@@ -24,46 +24,46 @@ const (
 // drainer ends uploads in good order when the operator stops: those that are
 // not whole yet are cut, and recorded as not sent, so that the next process may
 // send them; those that are whole are waited for.
-type drainer struct{ shared *shared }
+type drainer struct{ operator *operator }
 
 // Start implements manager.Runnable.
 func (d *drainer) Start(ctx context.Context) error {
 	<-ctx.Done()
-	s, logger := d.shared, ctrl.Log.WithName("drain")
-	s.pool.Close()
-	for key, nonces := range s.process.drain() {
+	o, logger := d.operator, ctrl.Log.WithName("drain")
+	o.pool.Close()
+	for key, nonces := range o.process.drain() {
 		for _, nonce := range nonces {
-			s.giveBack(key, nonce)
+			o.giveBack(key, nonce)
 		}
 	}
-	if wait(s, drainGrace) == nil {
+	if wait(o, drainGrace) == nil {
 		return nil
 	}
-	logger.Info("Cutting uploads that are not whole yet", "uploads", s.pool.Len())
-	s.pool.CutAll(errShutdown)
-	if err := wait(s, drainTail); err != nil {
-		logger.Error(err, "Uploads still wait for their answers", "uploads", s.pool.Len())
+	logger.Info("Cutting uploads that are not whole yet", "uploads", o.pool.Len())
+	o.pool.CutAll(errShutdown)
+	if err := wait(o, drainTail); err != nil {
+		logger.Error(err, "Uploads still wait for their answers", "uploads", o.pool.Len())
 	}
 	return nil
 }
 
-func wait(s *shared, patience time.Duration) error {
+func wait(o *operator, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return s.pool.Wait(ctx)
+	return o.pool.Wait(ctx)
 }
 
 // giveBack records that a claim of this process was never begun.
-func (s *shared) giveBack(key types.NamespacedName, nonce string) {
+func (o *operator) giveBack(key types.NamespacedName, nonce string) {
 	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
 	defer cancel()
 	receipt := &v1alpha1.BulkReceipt{}
-	if err := s.live.Get(ctx, key, receipt); err != nil || lastAttempt(receipt).Nonce != nonce || lastAttempt(receipt).Outcome != "" {
+	if err := o.live.Get(ctx, key, receipt); err != nil || lastAttempt(receipt).Nonce != nonce || lastAttempt(receipt).Outcome != "" {
 		return
 	}
-	last, now := &receipt.Record.Attempts[len(receipt.Record.Attempts)-1], metav1.NewMicroTime(s.now())
+	last, now := &receipt.Record.Attempts[len(receipt.Record.Attempts)-1], metav1.NewMicroTime(o.now())
 	last.Outcome, last.EndedAt, last.Message = v1alpha1.AttemptNotSent, &now, errShutdown.Error()
-	if err := s.client.Update(ctx, receipt); err != nil {
+	if err := o.client.Update(ctx, receipt); err != nil {
 		ctrl.Log.WithName("drain").Error(err, "Cannot give a claim back", "receipt", key)
 	}
 }

@@ -49,12 +49,12 @@ func (r *JobReconciler) expire(ctx context.Context, job *v1alpha1.BulkJob) (ctrl
 	if ttl == nil || gitOpsOwner(job) != "" {
 		return ctrl.Result{Priority: &priority}, nil
 	}
-	left := job.Status.CompletionTime.Add(time.Duration(*ttl) * time.Second).Sub(r.shared.now())
+	left := job.Status.CompletionTime.Add(time.Duration(*ttl) * time.Second).Sub(r.operator.now())
 	if left > 0 {
 		return requeue(left, priorityExpire), nil
 	}
 	current := &v1alpha1.BulkJob{}
-	if err := r.shared.live.Get(ctx, client.ObjectKeyFromObject(job), current); err != nil {
+	if err := r.operator.live.Get(ctx, client.ObjectKeyFromObject(job), current); err != nil {
 		return ctrl.Result{Priority: &priority}, client.IgnoreNotFound(err)
 	}
 	if current.UID != job.UID || !finished(current) || current.DeletionTimestamp != nil {
@@ -78,7 +78,7 @@ func (r *JobReconciler) keepReceipt(ctx context.Context, job *v1alpha1.BulkJob) 
 		return err
 	}
 	current := &v1alpha1.BulkJob{}
-	if err := r.shared.live.Get(ctx, client.ObjectKeyFromObject(job), current); err != nil {
+	if err := r.operator.live.Get(ctx, client.ObjectKeyFromObject(job), current); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	if current.UID != job.UID || bindingHash(&current.Spec) != current.Status.BindingHash {

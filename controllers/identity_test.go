@@ -341,7 +341,7 @@ func TestNoDigestOfASecret(t *testing.T) {
 		}
 		c.identity = identityOf(&secret, "crm-production", content)
 		c.receipt = receiptName(&c.identity)
-		s := &shared{process: newProcess(), now: func() time.Time { return noon }}
+		s := &operator{process: newProcess(), now: func() time.Time { return noon }}
 		return s.claimed(c, nil, "nonce")
 	}
 	receipt, other, open := claim(contactsContent, true), claim("sha256:other", true), claim(contactsContent, false)

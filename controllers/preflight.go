@@ -32,12 +32,12 @@ type consignment struct {
 
 // identify finds out what load a job names now. It writes nothing. The error is
 // a *held if somebody or something must be waited for.
-func (s *shared) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consignment, error) {
-	ci, found, err := s.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
+func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consignment, error) {
+	ci, found, err := o.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
 	if err != nil {
 		return nil, err
 	}
-	pinned, err := source.Resolve(ctx, s.live, job.Namespace, sourceRef(&job.Spec.Source))
+	pinned, err := source.Resolve(ctx, o.live, job.Namespace, sourceRef(&job.Spec.Source))
 	if err != nil {
 		return nil, sourceHeld(err)
 	}
@@ -84,9 +84,9 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 }
 
 // admit says whether a load may be claimed now: its job still stands, and an upload slot and a request are free.
-func (s *shared) admit(ctx context.Context, c *consignment) error {
+func (o *operator) admit(ctx context.Context, c *consignment) error {
 	current := &v1alpha1.BulkJob{}
-	if err := s.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); client.IgnoreNotFound(err) != nil {
+	if err := o.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); client.IgnoreNotFound(err) != nil {
 		return err
 	}
 	if current.UID != c.job.UID || current.Generation != c.job.Generation || current.DeletionTimestamp != nil {
@@ -94,10 +94,10 @@ func (s *shared) admit(ctx context.Context, c *consignment) error {
 	}
 	group := client.ObjectKeyFromObject(c.connector).String()
 	limits := c.connector.Spec.Limits
-	if !s.pool.Free(group, int(limits.MaxConcurrentUploads)) {
+	if !o.pool.Free(group, int(limits.MaxConcurrentUploads)) {
 		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot")}
 	}
-	if wait := s.gates.Reserve(group, float64(limits.RequestsPerSecond), burst, s.now()); wait > 0 {
+	if wait := o.gates.Reserve(group, float64(limits.RequestsPerSecond), burst, o.now()); wait > 0 {
 		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for its turn at the connector")}
 	}
 	return nil

@@ -37,31 +37,31 @@ var errShutdown = errors.New("the operator was stopped")
 
 // send makes one attempt, and records what came of it. It runs in the upload
 // pool, on a context that ends only if the upload is to be cut.
-func (s *shared) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonce string) {
+func (o *operator) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonce string) {
 	key := client.ObjectKeyFromObject(receipt)
-	c := s.process.begin(key, nonce)
+	c := o.process.begin(key, nonce)
 	if c == nil {
 		return
 	}
 	logger := ctrl.Log.WithName("send").WithValues("receipt", key, "attempt", lastAttempt(receipt).Number, "nonce", nonce)
-	result := s.submit(ctx, c, receipt)
+	result := o.submit(ctx, c, receipt)
 	if result.sent.Outcome == openconnectors.Accepted {
 		logger.Info("Accepted", "jobID", result.sent.Job.ID, "state", result.sent.Job.State, "bytes", result.sent.BytesSent, "rows", result.rows)
 	} else {
 		logger.Info("Not accepted", "outcome", result.sent.Outcome, "status", result.sent.StatusCode, "error", errorText(result.sent.Err))
 	}
-	s.metrics.attempted(&result.sent)
+	o.metrics.attempted(&result.sent)
 	twice := false
-	s.record(receipt, nonce, func(r *v1alpha1.BulkReceipt) {
-		result.apply(r, nonce, c, s.now())
+	o.record(receipt, nonce, func(r *v1alpha1.BulkReceipt) {
+		result.apply(r, nonce, c, o.now())
 		twice = len(r.Record.OtherJobIDs) > 0
 	})
 	if twice {
-		s.metrics.sentTwice.Inc()
+		o.metrics.sentTwice.Inc()
 		logger.Info("The endpoint took the load more than once", "jobID", result.sent.Job.ID)
 	}
-	wake(s.receiptEvents, receipt)
-	wake(s.jobEvents, c.job)
+	wake(o.receiptEvents, receipt)
+	wake(o.jobEvents, c.job)
 }
 
 // sending is what came of one attempt.
@@ -72,10 +72,10 @@ type sending struct {
 }
 
 // submit streams the file to the endpoint. The closing boundary is handed out only after a last look.
-func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.BulkReceipt) sending {
+func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1.BulkReceipt) sending {
 	attempt := lastAttempt(receipt)
 	timeout := time.Duration(attempt.SubmitTimeoutSeconds) * time.Second
-	deadline := s.now().Add(timeout)
+	deadline := o.now().Add(timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("the time for one upload has passed"))
 	defer cancel()
 	file, err := c.pinned.Open(ctx)
@@ -101,7 +101,7 @@ func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.B
 			}
 			ctx, cancel := context.WithTimeout(ctx, lastLookTimeout)
 			defer cancel()
-			return s.lastLook(ctx, c, receipt, deadline)
+			return o.lastLook(ctx, c, receipt, deadline)
 		},
 	})
 	if rows != nil {
@@ -117,22 +117,22 @@ func (s *shared) submit(ctx context.Context, c *consignment, receipt *v1alpha1.B
 // lastLook is taken just before the closing boundary is handed out, live: the
 // claim must still be this attempt's, the job must still want the load, and the
 // source must still hold what is being sent.
-func (s *shared) lastLook(ctx context.Context, c *consignment, receipt *v1alpha1.BulkReceipt, deadline time.Time) error {
-	if now := s.now(); now.After(deadline) || now.Round(0).After(deadline.Round(0)) {
+func (o *operator) lastLook(ctx context.Context, c *consignment, receipt *v1alpha1.BulkReceipt, deadline time.Time) error {
+	if now := o.now(); now.After(deadline) || now.Round(0).After(deadline.Round(0)) {
 		return errors.New("the time for one upload has passed")
 	}
 	job := &v1alpha1.BulkJob{}
-	err := s.live.Get(ctx, client.ObjectKeyFromObject(c.job), job)
+	err := o.live.Get(ctx, client.ObjectKeyFromObject(c.job), job)
 	switch {
 	case apierrors.IsNotFound(err) || err == nil && job.UID != c.job.UID:
 		return &cutError{v1alpha1.ReasonAbandoned}
 	case err != nil:
 		return fmt.Errorf("cannot see whether the job still stands: %w", err)
 	}
-	if reason := unwanted(job, receipt, s.now()); reason != "" {
+	if reason := unwanted(job, receipt, o.now()); reason != "" {
 		return &cutError{reason}
 	}
-	pinned, err := source.Resolve(ctx, s.live, c.job.Namespace, sourceRef(&c.job.Spec.Source))
+	pinned, err := source.Resolve(ctx, o.live, c.job.Namespace, sourceRef(&c.job.Spec.Source))
 	var refused *source.Error
 	switch {
 	case errors.As(err, &refused), err == nil && pinned.Content != c.pinned.Content:
@@ -140,13 +140,13 @@ func (s *shared) lastLook(ctx context.Context, c *consignment, receipt *v1alpha1
 	case err != nil:
 		return fmt.Errorf("cannot see whether the source is still the same: %w", err)
 	}
-	return s.stillMine(ctx, receipt)
+	return o.stillMine(ctx, receipt)
 }
 
 // stillMine is nil if the last attempt of the receipt, as the API server has it, is the one that is being made.
-func (s *shared) stillMine(ctx context.Context, receipt *v1alpha1.BulkReceipt) error {
+func (o *operator) stillMine(ctx context.Context, receipt *v1alpha1.BulkReceipt) error {
 	current := &v1alpha1.BulkReceipt{}
-	if err := s.live.Get(ctx, client.ObjectKeyFromObject(receipt), current); err != nil {
+	if err := o.live.Get(ctx, client.ObjectKeyFromObject(receipt), current); err != nil {
 		return fmt.Errorf("cannot see whether the claim still holds: %w", err)
 	}
 	mine, last := lastAttempt(receipt), lastAttempt(current)
@@ -247,11 +247,11 @@ func (r *sending) accept(record *v1alpha1.BulkReceiptRecord, c *consignment, now
 }
 
 // record changes a receipt, again and again until it lands: what is known here is known nowhere else.
-func (s *shared) record(receipt *v1alpha1.BulkReceipt, nonce string, change func(*v1alpha1.BulkReceipt)) {
+func (o *operator) record(receipt *v1alpha1.BulkReceipt, nonce string, change func(*v1alpha1.BulkReceipt)) {
 	key := client.ObjectKeyFromObject(receipt)
 	logger := ctrl.Log.WithName("record").WithValues("receipt", key, "nonce", nonce)
 	for start := time.Now(); time.Since(start) < recordPatience; time.Sleep(recordPause) {
-		err := s.recordOnce(key, receipt, change)
+		err := o.recordOnce(key, receipt, change)
 		if err == nil {
 			return
 		}
@@ -262,22 +262,22 @@ func (s *shared) record(receipt *v1alpha1.BulkReceipt, nonce string, change func
 	logger.Error(errors.New("the API server did not take it"), "Gave up recording the outcome")
 }
 
-func (s *shared) recordOnce(key types.NamespacedName, claimed *v1alpha1.BulkReceipt, change func(*v1alpha1.BulkReceipt)) error {
+func (o *operator) recordOnce(key types.NamespacedName, claimed *v1alpha1.BulkReceipt, change func(*v1alpha1.BulkReceipt)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
 	current := &v1alpha1.BulkReceipt{}
-	err := s.live.Get(ctx, key, current)
+	err := o.live.Get(ctx, key, current)
 	if apierrors.IsNotFound(err) {
 		current = claimed.DeepCopy()
 		current.ObjectMeta = metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
 		change(current)
-		return s.client.Create(ctx, current)
+		return o.client.Create(ctx, current)
 	}
 	if err != nil {
 		return err
 	}
 	change(current)
-	return s.client.Update(ctx, current)
+	return o.client.Update(ctx, current)
 }
 
 func staleOnConflict(err error) error {

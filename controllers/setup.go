@@ -88,48 +88,48 @@ func ClientOptions() client.Options {
 var SecureMetrics = filters.WithAuthenticationAndAuthorization
 
 // Setup adds the three controllers to a manager.
-func Setup(mgr ctrl.Manager, o Options) error {
-	m, registry := newMetrics(), o.Registry
+func Setup(mgr ctrl.Manager, options Options) error {
+	m, registry := newMetrics(), options.Registry
 	if registry == nil {
 		registry = crmetrics.Registry
 	}
 	if err := m.register(registry, mgr.GetCache()); err != nil {
 		return err
 	}
-	s := newShared(mgr, o, m)
+	op := newOperator(mgr, options, m)
 	if err := index(mgr); err != nil {
 		return err
 	}
-	if err := mgr.Add(&drainer{s}); err != nil {
+	if err := mgr.Add(&drainer{op}); err != nil {
 		return err
 	}
-	options := controller.Options{MaxConcurrentReconciles: o.Workers}
-	connectors := &ConnectorReconciler{Client: s.client, shared: s}
+	workers := controller.Options{MaxConcurrentReconciles: options.Workers}
+	connectors := &ConnectorReconciler{Client: op.client, operator: op}
 	if err := connectors.setup(mgr); err != nil {
 		return err
 	}
-	jobs := &JobReconciler{Client: s.client, shared: s, recorder: mgr.GetEventRecorder("bulkjob-operator")}
-	if err := jobs.setup(mgr, options); err != nil {
+	jobs := &JobReconciler{Client: op.client, operator: op, recorder: mgr.GetEventRecorder("bulkjob-operator")}
+	if err := jobs.setup(mgr, workers); err != nil {
 		return err
 	}
-	receipts := &ReceiptReconciler{Client: s.client, shared: s}
-	return receipts.setup(mgr, options)
+	receipts := &ReceiptReconciler{Client: op.client, operator: op}
+	return receipts.setup(mgr, workers)
 }
 
-func newShared(mgr ctrl.Manager, o Options, m *metrics) *shared {
-	patience := o.Patience.withDefaults()
-	s := &shared{
+func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
+	patience := options.Patience.withDefaults()
+	op := &operator{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
-		connections: &connections{reader: mgr.GetAPIReader(), policy: o.Dial, instrument: m.instrument},
+		connections: &connections{reader: mgr.GetAPIReader(), policy: options.Dial, instrument: m.instrument},
 		process:     newProcess(),
-		pool:        upload.NewPool(o.MaxUploads, ctrl.Log.WithName("upload")),
+		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),
 		gates:       &upload.Gates{}, metrics: m, patience: patience, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),
 	}
-	s.process.orphanDelay = patience.Orphan
-	return s
+	op.process.orphanDelay = patience.Orphan
+	return op
 }
 
 // index makes the cache answer the questions that the reconcilers ask of it. A
@@ -157,7 +157,7 @@ func by[T client.Object](value func(T) string) client.IndexerFunc {
 func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("connectorinstance").
 		For(&v1alpha1.ConnectorInstance{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WatchesRawSource(source.Channel(r.shared.connectorEvents, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(r.operator.connectorEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: connectorWorkers}).
 		Complete(r)
 }
@@ -168,7 +168,7 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 		For(&v1alpha1.BulkJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfReceipt)).
 		Watches(&v1alpha1.ConnectorInstance{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfConnector), builder.WithPredicates(readyChanged)).
-		WatchesRawSource(source.Channel(r.shared.jobEvents, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(r.operator.jobEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
 }
@@ -177,7 +177,7 @@ func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) 
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
 		For(&v1alpha1.BulkReceipt{}).
 		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WatchesRawSource(source.Channel(r.shared.receiptEvents, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
 }
@@ -194,7 +194,7 @@ func isReady(o client.Object) bool {
 
 func (r *JobReconciler) jobsOfReceipt(ctx context.Context, o client.Object) []reconcile.Request {
 	receipt := o.(*v1alpha1.BulkReceipt) //nolint:forcetypeassert // that is what is watched
-	jobs, err := r.shared.jobsOf(ctx, receipt)
+	jobs, err := r.operator.jobsOf(ctx, receipt)
 	if err != nil {
 		return nil
 	}

@@ -28,8 +28,9 @@ const (
 // burst is how many requests a connector may be sent at once after a pause.
 const burst = 5
 
-// shared is what the reconcilers have in common.
-type shared struct {
+// operator is what the reconcilers have in common: clients, connections, the
+// upload pool, and what this process knows.
+type operator struct {
 	client      client.Client
 	live        client.Reader
 	connections *connections
@@ -60,9 +61,9 @@ func wake(events chan event.GenericEvent, object client.Object) {
 
 // connect is the connector of that name, and the connection to it if it can be
 // used now. The error is a *held if somebody or something must be waited for.
-func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1.ConnectorInstance, *connection, error) {
+func (o *operator) connect(ctx context.Context, namespace, name string) (*v1alpha1.ConnectorInstance, *connection, error) {
 	ci := &v1alpha1.ConnectorInstance{}
-	err := s.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
+	err := o.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil, &held{*connectorMissing(name)}
@@ -71,9 +72,9 @@ func (s *shared) connect(ctx context.Context, namespace, name string) (*v1alpha1
 	case ci.Spec.Suspend:
 		return ci, nil, &held{*connectorSuspended(name)}
 	}
-	found, err := s.connections.use(ctx, ci)
+	found, err := o.connections.use(ctx, ci)
 	if err != nil && pending(ci) {
-		wake(s.connectorEvents, ci)
+		wake(o.connectorEvents, ci)
 	}
 	if errors.Is(err, errNotDiscovered) {
 		return ci, nil, &held{progressing(v1alpha1.ReasonConnectorNotReady, notReadyMessage(ci))}
@@ -101,8 +102,8 @@ func notReadyMessage(ci *v1alpha1.ConnectorInstance) string {
 }
 
 // view is a connector as decisions see it.
-func (s *shared) view(ctx context.Context, namespace, name string) (connectorView, *connection, error) {
-	ci, found, err := s.connect(ctx, namespace, name)
+func (o *operator) view(ctx context.Context, namespace, name string) (connectorView, *connection, error) {
+	ci, found, err := o.connect(ctx, namespace, name)
 	v := connectorView{}
 	if ci != nil {
 		v.polling, v.perSecond = ci.Spec.Polling, float64(ci.Spec.Limits.RequestsPerSecond)
@@ -121,9 +122,9 @@ func (s *shared) view(ctx context.Context, namespace, name string) (connectorVie
 
 // seen is a connector as it was found last. Nothing is asked of anyone: what is
 // shown of a load needs no credentials.
-func (s *shared) seen(ctx context.Context, namespace, name string) (connectorView, error) {
+func (o *operator) seen(ctx context.Context, namespace, name string) (connectorView, error) {
 	ci := &v1alpha1.ConnectorInstance{}
-	err := s.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
+	err := o.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, ci)
 	if apierrors.IsNotFound(err) {
 		return connectorView{blocked: connectorMissing(name)}, nil
 	}
@@ -134,7 +135,7 @@ func (s *shared) seen(ctx context.Context, namespace, name string) (connectorVie
 	if ci.Spec.Suspend {
 		v.blocked = connectorSuspended(name)
 	}
-	v.fingerprint = s.connections.last(ci)
+	v.fingerprint = o.connections.last(ci)
 	return v, nil
 }
 
