@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,14 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"bulkjob.dev/operator/api/v1alpha1"
-	"bulkjob.dev/operator/internal/openconnectors"
 	"bulkjob.dev/operator/internal/upload"
-)
-
-const (
-	shownFailures    = 3 // polls in a row that must fail before it is shown
-	maxRowErrors     = 10
-	maxRowErrorBytes = 256
 )
 
 // ReceiptReconciler drives loads: it sends, polls, cancels and finishes them.
@@ -160,14 +152,6 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 	return requeue(recheckDelay, prioritySubmit), r.operator.claim(ctx, c, v.receipt)
 }
 
-// submitted is when the endpoint took a load, or the nearest that is known.
-func submitted(receipt *v1alpha1.BulkReceipt) time.Time {
-	if t := receipt.Record.SubmitTime; t != nil {
-		return t.Time
-	}
-	return receipt.CreationTimestamp.Time
-}
-
 // write records a decision in the receipt. A receipt that has changed meanwhile is decided about again.
 func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (ctrl.Result, error) {
 	receipt := v.receipt.DeepCopy()
@@ -202,125 +186,6 @@ func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (
 func end(record *v1alpha1.BulkReceiptRecord, outcome v1alpha1.LoadOutcome, reason, message string, now time.Time) {
 	t := metav1.NewTime(now.Truncate(time.Second))
 	record.Outcome, record.Reason, record.Message, record.CompletionTime = outcome, reason, truncate(message, maxMessage), &t
-}
-
-// poll asks the endpoint how the load stands. What it says is kept in memory,
-// and shown by the jobs; only the end is written into the receipt.
-func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
-	if wait := r.turnAt(v); wait > 0 {
-		return requeue(wait, priorityPoll), nil
-	}
-	job, err := connection.client.Status(ctx, v.receipt.Record.JobID)
-	if err != nil {
-		return r.pollFailed(v, err), nil
-	}
-	if openconnectors.Terminal(job.State) {
-		return r.finish(ctx, v, connection, &job)
-	}
-	key := client.ObjectKeyFromObject(v.receipt)
-	interval := pollInterval(v.now.Sub(submitted(v.receipt)), v.connector.polling, string(v.receipt.UID))
-	changed := false
-	r.operator.process.with(key, func(l *load) {
-		changed = l.heard(&job, v.receipt, v.now, r.operator.patience.UnknownState)
-		l.failures, l.lastPoll, l.nextPoll = 0, v.now, v.now.Add(interval)
-	})
-	if changed {
-		r.wakeJobs(v)
-	}
-	return requeue(interval, priorityPoll), nil
-}
-
-// turnAt is how long to wait for a request to the connector; 0 if one is free, and taken.
-func (r *ReceiptReconciler) turnAt(v *loadView) time.Duration {
-	group := types.NamespacedName{Namespace: v.receipt.Namespace, Name: v.receipt.Record.ConnectorRef.Name}.String()
-	return r.operator.gates.Reserve(group, v.connector.perSecond, burst, r.operator.now())
-}
-
-// pollFailed is about a poll without a usable answer. None of them ends a load: what the endpoint took, it took.
-func (r *ReceiptReconciler) pollFailed(v *loadView, err error) ctrl.Result {
-	elapsed := v.now.Sub(submitted(v.receipt))
-	interval := max(pollInterval(elapsed, v.connector.polling, string(v.receipt.UID)), recheckDelay/3)
-	said := progressing(v1alpha1.ReasonPollFailed, err.Error())
-	atOnce := false
-	if refused, ok := errors.AsType[*openconnectors.APIError](err); ok {
-		interval = max(interval, refused.RetryAfter)
-		atOnce = !refused.Temporary()
-		if refused.StatusCode == http.StatusNotFound {
-			interval = max(interval, time.Minute)
-			said = stalled(v1alpha1.ReasonRemoteForgot, "the endpoint no longer knows its job "+v.receipt.Record.JobID+
-				"; the last known state is kept, and nothing is sent again. Look at the rows there")
-		}
-	}
-	changed := false
-	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
-		l.failures++
-		l.lastPoll, l.nextPoll = v.now, v.now.Add(interval)
-		if atOnce || l.failures >= shownFailures {
-			changed = l.trouble == nil || *l.trouble != said
-			l.trouble = &said
-		}
-	})
-	if changed {
-		r.wakeJobs(v)
-	}
-	return requeue(interval, priorityPoll)
-}
-
-// finish records the end of a load: the endpoint's word, its counters, the first rows that failed.
-func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection *connection, job *openconnectors.Job) (ctrl.Result, error) {
-	receipt := v.receipt.DeepCopy()
-	record := &receipt.Record
-	record.State = job.State
-	record.Rows = mergeRows(record.Rows, &v1alpha1.RowCounts{Processed: job.Records, Failed: job.Failed})
-	if deref(job.Failed) > 0 {
-		record.RowErrors = r.rowErrors(ctx, connection, record.JobID)
-	}
-	switch {
-	case openconnectors.Succeeded(job.State):
-		end(record, v1alpha1.LoadSucceeded, v1alpha1.ReasonComplete, job.Error, v.now)
-	case openconnectors.Cancelled(job.State):
-		end(record, v1alpha1.LoadCancelled, v1alpha1.ReasonCancelled, job.Error, v.now)
-	default:
-		message := "the endpoint ended its job " + record.JobID + " as " + job.State
-		if job.Error != "" {
-			message += ": " + job.Error
-		}
-		end(record, v1alpha1.LoadFailed, v1alpha1.ReasonRemoteFailed, message, v.now)
-	}
-	if err := r.Update(ctx, receipt); err != nil {
-		return ctrl.Result{}, staleOnConflict(err)
-	}
-	r.operator.metrics.loadEnded(record)
-	return ctrl.Result{}, nil
-}
-
-// rowErrors are the first rows that failed; none if the endpoint will not tell, since the counters say enough.
-func (r *ReceiptReconciler) rowErrors(ctx context.Context, connection *connection, jobID string) []v1alpha1.RowError {
-	told, err := connection.client.RowErrors(ctx, jobID, maxRowErrors)
-	if err != nil {
-		log.FromContext(ctx).Info("Cannot read the row errors", "error", err.Error())
-	}
-	shown := make([]v1alpha1.RowError, 0, len(told))
-	for _, e := range told {
-		shown = append(shown, v1alpha1.RowError{Row: e.Row, Reason: truncate(e.Reason, maxRowErrorBytes)})
-	}
-	return shown
-}
-
-// cancel asks the endpoint to cancel its job, and then looks what came of it.
-func (r *ReceiptReconciler) cancel(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
-	if wait := r.turnAt(v); wait > 0 {
-		return requeue(wait, priorityFollow), nil
-	}
-	_, err := connection.client.Cancel(ctx, v.receipt.Record.JobID)
-	if err != nil {
-		log.FromContext(ctx).Info("The endpoint did not cancel", "jobID", v.receipt.Record.JobID, "error", err.Error())
-	}
-	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
-		l.cancelSent = v.now
-		l.nextPoll = v.now.Add(seconds(v.connector.polling.MinIntervalSeconds, 2*time.Second))
-	})
-	return requeue(time.Second, priorityFollow), nil
 }
 
 // trouble keeps why a load cannot go on, for its jobs to show.
