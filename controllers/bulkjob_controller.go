@@ -178,7 +178,11 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	if deadlinePassed(job, now) && receipt.Record.Outcome == "" {
 		wake(r.operator.receiptEvents, receipt) // it is cut, or cancelled
 	}
-	return turn{status: &status, said: said, after: untilDeadline(job, now, 10*time.Minute), priority: priorityFollow}, nil
+	next := turn{status: &status, said: said, after: untilDeadline(job, now, 10*time.Minute), priority: priorityFollow}
+	if job.Status.Receipt != receipt.Name {
+		next.after = min(next.after, time.Second) // until it is bound, nobody who polls the load knows whom to wake
+	}
+	return next, nil
 }
 
 // say shows a verdict about a job that is bound to nothing yet.

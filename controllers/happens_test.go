@@ -637,3 +637,25 @@ func TestTheReceiptIsDeletedWhileTheJobKnows(t *testing.T) {
 		})
 	}
 }
+
+// Jobs that come to a load while it is polled must not miss what the poll brings.
+func TestManyJobsJoinARunningLoad(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ready()
+	h.endpoint.set(func(e *fakeEndpoint) { e.states = []string{"STARTED", "SCHEDULED", "INITIATED", "RUNNING"} })
+	h.configMap("contacts", smallCSV)
+	var jobs []*v1alpha1.BulkJob
+	for i := range 20 {
+		jobs = append(jobs, h.job("contacts-"+strconv.Itoa(i)))
+		time.Sleep(150 * time.Millisecond)
+	}
+	for _, job := range jobs {
+		h.waitState(job, "RUNNING")
+	}
+	h.done()
+	for _, job := range jobs {
+		h.waitReason(job, v1alpha1.ReasonComplete)
+	}
+	h.posts(1)
+}
