@@ -18,7 +18,7 @@ func (r *JobReconciler) announce(before, after *v1alpha1.BulkJob, said verdict) 
 			"the endpoint took the file as its job %s", after.Status.JobID)
 		r.operator.metrics.submitted(after)
 	}
-	if !said.finished() || before.Status.CompletionTime != nil && before.Status.BindingHash == after.Status.BindingHash {
+	if !said.finished() || said == acknowledged {
 		return
 	}
 	kind := corev1.EventTypeNormal

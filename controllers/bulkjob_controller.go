@@ -109,7 +109,7 @@ func (r *JobReconciler) acknowledge(job *v1alpha1.BulkJob) turn {
 	for i := range status.Conditions {
 		status.Conditions[i].ObservedGeneration = job.Generation
 	}
-	return turn{status: status, said: verdict{phase: phaseComplete}, priority: priorityExpire}
+	return turn{status: status, said: acknowledged, priority: priorityExpire}
 }
 
 // bind finds the receipt of the load that a job names now, or claims it.

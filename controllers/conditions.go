@@ -31,6 +31,10 @@ type verdict struct {
 	message string
 }
 
+// acknowledged is the verdict of a finished job about a change of its spec that
+// is no change of its load: the one that it had stands.
+var acknowledged = verdict{phase: phaseComplete}
+
 func (v verdict) finished() bool { return v.phase == phaseComplete || v.phase == phaseFailed }
 
 func progressing(reason, message string) verdict { return verdict{phaseProgressing, reason, message} }
