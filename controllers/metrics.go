@@ -18,7 +18,8 @@ import (
 const collectTimeout = 5 * time.Second
 
 // metrics are the operator's own. No label holds the name or the namespace of
-// anything that users make by the thousand.
+// anything that users make by the thousand; hosts of endpoints are few, and the
+// administrator's.
 type metrics struct {
 	requests          *prometheus.CounterVec
 	requestSeconds    *prometheus.HistogramVec
@@ -28,6 +29,7 @@ type metrics struct {
 	loadsEnded        *prometheus.CounterVec
 	secondsToSubmit   prometheus.Histogram
 	secondsToComplete prometheus.Histogram
+	statusLag         prometheus.Histogram
 	submissionUnknown prometheus.Counter
 	sentTwice         prometheus.Counter
 }
@@ -42,7 +44,7 @@ func newMetrics() *metrics {
 	}
 	return &metrics{
 		requests: counters("bulkjob_endpoint_requests_total",
-			"Requests to endpoints, by action and status code; code 0: no answer.", "action", "code"),
+			"Requests to endpoints, by host, action and status code; code 0: no answer.", "endpoint", "action", "code"),
 		requestSeconds: prometheus.NewHistogramVec(histogram("bulkjob_endpoint_request_duration_seconds",
 			"Time until an endpoint's answer began, by action."), []string{"action"}),
 		uploadBytes: prometheus.NewCounter(counter("bulkjob_upload_bytes_total",
@@ -57,6 +59,8 @@ func newMetrics() *metrics {
 			"Time from a BulkJob's creation until the endpoint took its file.")),
 		secondsToComplete: prometheus.NewHistogram(histogram("bulkjob_time_to_complete_seconds",
 			"Time from a BulkJob's creation until it finished.")),
+		statusLag: prometheus.NewHistogram(histogram("bulkjob_status_lag_seconds",
+			"Time from an endpoint's end of a job until the operator saw it, where the endpoint tells when it ended.")),
 		submissionUnknown: prometheus.NewCounter(counter("bulkjob_submission_unknown_total",
 			"Loads that are held since it cannot be known whether the endpoint took them.")),
 		sentTwice: prometheus.NewCounter(counter("bulkjob_sent_twice_total",
@@ -67,7 +71,7 @@ func newMetrics() *metrics {
 func (m *metrics) register(registry prometheus.Registerer, cache client.Reader) error {
 	for _, c := range []prometheus.Collector{
 		m.requests, m.requestSeconds, m.uploadBytes, m.attempts, m.jobsFinished, m.loadsEnded,
-		m.secondsToSubmit, m.secondsToComplete, m.submissionUnknown, m.sentTwice, &jobCollector{cache: cache},
+		m.secondsToSubmit, m.secondsToComplete, m.statusLag, m.submissionUnknown, m.sentTwice, &jobCollector{cache: cache},
 	} {
 		if err := registry.Register(c); err != nil {
 			return err
@@ -95,8 +99,12 @@ func (m *metrics) finished(job *v1alpha1.BulkJob, said verdict) {
 	m.secondsToComplete.Observe(job.Status.CompletionTime.Sub(job.CreationTimestamp.Time).Seconds())
 }
 
-func (m *metrics) loadEnded(record *v1alpha1.BulkReceiptRecord) {
-	m.loadsEnded.WithLabelValues(string(record.Outcome)).Inc()
+// loadEnded counts the end of a load, and how late it was seen by the endpoint's own clock.
+func (m *metrics) loadEnded(outcome v1alpha1.LoadOutcome, job *openconnectors.Job, seen time.Time) {
+	m.loadsEnded.WithLabelValues(string(outcome)).Inc()
+	if job.Finished != nil {
+		m.statusLag.Observe(max(seen.Sub(*job.Finished).Seconds(), 0))
+	}
 }
 
 // instrument counts and times the requests of a transport.
@@ -108,7 +116,7 @@ func (m *metrics) instrument(next http.RoundTripper) http.RoundTripper {
 		if err == nil {
 			code = response.StatusCode
 		}
-		m.requests.WithLabelValues(action, strconv.Itoa(code)).Inc()
+		m.requests.WithLabelValues(request.URL.Host, action, strconv.Itoa(code)).Inc()
 		m.requestSeconds.WithLabelValues(action).Observe(time.Since(start).Seconds())
 		return response, err
 	})

@@ -93,23 +93,26 @@ func TestMetrics(t *testing.T) {
 		m.finished(aSecondApart(name), complete(v1alpha1.ReasonComplete, "the job of "+name))
 	}
 	m.submitted(newJob("restored")) // nobody knows when it was taken
-	m.loadEnded(&v1alpha1.BulkReceiptRecord{Outcome: v1alpha1.LoadSucceeded, JobID: "1234"})
+	m.loadEnded(v1alpha1.LoadSucceeded, &openconnectors.Job{ID: "1234", Finished: new(noon)}, noon.Add(time.Second))
+	m.loadEnded(v1alpha1.LoadFailed, &openconnectors.Job{ID: "1235"}, noon) // the endpoint does not tell when
 	want := map[string]float64{
-		"bulkjob_endpoint_requests_total action=submit code=200":  2,
-		"bulkjob_endpoint_requests_total action=submit code=0":    1,
-		"bulkjob_endpoint_request_duration_seconds action=submit": 3,
-		"bulkjob_upload_bytes_total":                              500,
-		"bulkjob_attempts_total outcome=Accepted":                 1,
-		"bulkjob_attempts_total outcome=Unknown":                  1,
-		"bulkjob_submission_unknown_total":                        1,
-		"bulkjob_sent_twice_total":                                0,
-		"bulkjob_finished_total reason=Complete result=Complete":  2,
-		"bulkjob_loads_ended_total outcome=Succeeded":             1,
-		"bulkjob_time_to_submit_seconds":                          2,
-		"bulkjob_time_to_complete_seconds":                        2,
-		"bulkjob_jobs state=Waiting":                              2,
-		"bulkjob_jobs state=Running":                              1,
-		"bulkjob_jobs state=Finished":                             1,
+		"bulkjob_endpoint_requests_total action=submit code=200 endpoint=here": 2,
+		"bulkjob_endpoint_requests_total action=submit code=0 endpoint=gone":   1,
+		"bulkjob_endpoint_request_duration_seconds action=submit":              3,
+		"bulkjob_upload_bytes_total":                                           500,
+		"bulkjob_attempts_total outcome=Accepted":                              1,
+		"bulkjob_attempts_total outcome=Unknown":                               1,
+		"bulkjob_submission_unknown_total":                                     1,
+		"bulkjob_sent_twice_total":                                             0,
+		"bulkjob_finished_total reason=Complete result=Complete":               2,
+		"bulkjob_loads_ended_total outcome=Failed":                             1,
+		"bulkjob_status_lag_seconds":                                           1,
+		"bulkjob_loads_ended_total outcome=Succeeded":                          1,
+		"bulkjob_time_to_submit_seconds":                                       2,
+		"bulkjob_time_to_complete_seconds":                                     2,
+		"bulkjob_jobs state=Waiting":                                           2,
+		"bulkjob_jobs state=Running":                                           1,
+		"bulkjob_jobs state=Finished":                                          1,
 	}
 	if diff := cmp.Diff(want, gathered(t, registry)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -155,7 +158,7 @@ func TestMetricsAreBounded(t *testing.T) {
 	if series[0] != series[299] {
 		t.Errorf("%d series for one job, %d for 300", series[0], series[299])
 	}
-	allowed := []string{"action", "code", "outcome", "reason", "result", "state"}
+	allowed := []string{"action", "code", "endpoint", "outcome", "reason", "result", "state"}
 	for _, sample := range slices.Sorted(maps.Keys(gathered(t, registry))) {
 		for _, label := range strings.Fields(sample)[1:] {
 			if name, value, _ := strings.Cut(label, "="); !slices.Contains(allowed, name) || strings.Contains(value, "job-") {

@@ -107,7 +107,7 @@ func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection 
 	if err := r.Update(ctx, receipt); err != nil {
 		return ctrl.Result{}, staleOnConflict(err)
 	}
-	r.operator.metrics.loadEnded(record)
+	r.operator.metrics.loadEnded(record.Outcome, job, v.now)
 	return ctrl.Result{}, nil
 }
 

@@ -248,7 +248,8 @@ type BulkJobSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	BackoffLimit *int32 `json:"backoffLimit,omitempty"`
-	// ActiveDeadlineSeconds after the start, beyond which the job is cut or cancelled and fails. Suspended time does not count.
+	// ActiveDeadlineSeconds after the start, beyond which the job is cut or cancelled and fails.
+	// It starts anew when a suspended job is resumed.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=31536000
@@ -265,16 +266,17 @@ type BulkJobSpec struct {
 	// Cancel the load, at the endpoint too if it was taken there. Rows that were written stay written.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
-	// DeletionPolicy for a running load whose last job is deleted: Orphan lets it run to its end, Cancel cancels it, best effort. Default: Orphan.
+	// DeletionPolicy for a running load whose last job is deleted: Orphan lets it run to its end, Cancel cancels it, best effort.
+	// It is noted when the load is claimed, by the job that it is claimed for; a later change is not. Default: Orphan.
 	// +optional
 	// +kubebuilder:default=Orphan
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 	// OnUnknown: Hold waits for a person when it cannot be known whether the endpoint took the file;
-	// Resend sends again, and is allowed for Upsert with a keyField only. Default: Hold.
+	// Resend sends again, and is allowed for Upsert with a keyField only. Not acted on yet: every doubt is held. Default: Hold.
 	// +optional
 	// +kubebuilder:default=Hold
 	OnUnknown OnUnknown `json:"onUnknown,omitempty"`
-	// Resolve is a person's decision about an attempt whose outcome is unknown.
+	// Resolve is a person's decision about an attempt whose outcome is unknown. Not acted on yet, and said so in the condition.
 	// +optional
 	Resolve *Resolve `json:"resolve,omitempty"`
 }

@@ -192,8 +192,9 @@ type BulkReceiptRecord struct {
 
 // BulkReceipt is the durable record of one load. Its name is the load's
 // identity, and creating it is the claim to send it, so that no load is sent
-// twice. It outlives the jobs that asked for the load; when all of them are
-// gone, the same content may be sent again. Only the operator writes it.
+// twice. It outlives the jobs that asked for the load. Only when the receipt
+// itself is deleted, and no job is left that knows of the load, is the same
+// content sent again. Only the operator writes it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=br,categories=bulk

@@ -99,15 +99,16 @@ type ConnectorInstanceSpec struct {
 	// CredentialsRef names a Secret in this namespace, labelled bulkjob.dev/use=credentials, with the keys
 	// element (the connector instance's token), user (the user secret) and, optionally, organization.
 	CredentialsRef LocalReference `json:"credentialsRef"`
-	// Callback says how the endpoint's notifications are verified.
+	// Callback says how the endpoint's notifications are verified. Not acted on yet: loads are polled.
 	// +optional
 	Callback *Callback `json:"callback,omitempty"`
 	// JobListing says how far GET /bulk/jobs can be trusted: Authoritative lists every job at once, Advisory may miss one, None is not asked.
-	// Default: Advisory.
+	// Not acted on yet: nothing is looked up. Default: Advisory.
 	// +optional
 	// +kubebuilder:default=Advisory
 	JobListing JobListing `json:"jobListing,omitempty"`
-	// Deduplication: Attempt if the endpoint answers a repeated token with the first job's id, as the bundled endpoint does. Default: None.
+	// Deduplication: Attempt if the endpoint answers a repeated token with the first job's id, as the bundled endpoint does.
+	// Not acted on yet: what is in doubt is held. Default: None.
 	// +optional
 	// +kubebuilder:default=None
 	Deduplication Deduplication `json:"deduplication,omitempty"`
@@ -166,7 +167,7 @@ type ConnectorInstanceStatus struct {
 	// LastDiscoveryTime is when the connector last answered.
 	// +optional
 	LastDiscoveryTime *metav1.Time `json:"lastDiscoveryTime,omitempty"`
-	// Conditions: Ready, Reconciling, Stalled.
+	// Conditions: Ready, Reconciling, Stalled; Suspended while spec.suspend holds the connector back.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -22,40 +22,6 @@ var (
 	delimiters = map[byte]string{';': "';'", '\t': "a tab", '|': "'|'"}
 )
 
-// Header is the first row of a CSV.
-type Header struct {
-	Names []string // the columns, in order, as written
-	BOM   bool     // the file begins with a UTF-8 byte order mark; it is passed on unchanged
-}
-
-// CheckHeader reads the header from the first bytes of a file, which must hold at least its first row; what follows it
-// isn't looked at. Every error is a *SyntaxError of row 0; use its WithoutNames for secret sources.
-func CheckHeader(first []byte) (Header, error) {
-	if problem := utf16Problem(first); problem != "" {
-		return Header{}, &SyntaxError{Problem: problem}
-	}
-	text, bom := bytes.CutPrefix(first, utf8BOM)
-	// The reader's own scan finds where the row ends, so that both always agree.
-	r := NewReader(nil, Options{})
-	for len(text) > 0 && r.columns == 0 {
-		piece := text[:min(len(text), 4<<10)]
-		if end := bytes.IndexByte(piece, '\n'); end >= 0 {
-			piece = piece[:end+1]
-		}
-		r.started = true
-		if fault := r.check(piece); fault != nil {
-			return Header{}, fault
-		}
-		text = text[len(piece):]
-	}
-	if fault := r.finish(); fault != nil {
-		return Header{}, fault
-	}
-	h := *r.header.Load()
-	h.BOM = bom
-	return h, nil
-}
-
 func utf16Problem(first []byte) string {
 	for _, mark := range utf16BOMs {
 		if bytes.HasPrefix(first, mark) {
@@ -72,7 +38,7 @@ func delimiterProblem(b byte) string {
 }
 
 // parseHeader reads the names from the header row, given without its line end.
-func parseHeader(row []byte) (*Header, *SyntaxError) {
+func parseHeader(row []byte) ([]string, *SyntaxError) {
 	if len(row) == 0 {
 		return nil, &SyntaxError{Problem: "the first line is empty: begin the file with the names of the columns"}
 	}
@@ -86,7 +52,7 @@ func parseHeader(row []byte) (*Header, *SyntaxError) {
 	if fault := checkNames(names); fault != nil {
 		return nil, fault
 	}
-	return &Header{Names: names}, nil
+	return names, nil
 }
 
 func checkNames(names []string) *SyntaxError {

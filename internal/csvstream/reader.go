@@ -76,7 +76,7 @@ type Reader struct {
 	row     int64 // data rows ended so far
 
 	rows   atomic.Int64 // row, as published after each Read
-	header atomic.Pointer[Header]
+	header atomic.Pointer[[]string]
 }
 
 // NewReader checks what r delivers against o.
@@ -96,7 +96,7 @@ func (r *Reader) Rows() int64 { return r.rows.Load() }
 // Header is the names of the columns, nil until the header has passed. It must not be changed.
 func (r *Reader) Header() []string {
 	if h := r.header.Load(); h != nil {
-		return h.Names
+		return *h
 	}
 	return nil
 }
@@ -335,13 +335,13 @@ func (r *Reader) endRow() *SyntaxError {
 }
 
 func (r *Reader) endHeader() *SyntaxError {
-	h, fault := parseHeader(r.first)
+	names, fault := parseHeader(r.first)
 	if fault != nil {
 		return fault
 	}
 	r.first = nil
-	r.columns = len(h.Names)
-	r.header.Store(h)
+	r.columns = len(names)
+	r.header.Store(&names)
 	return nil
 }
 

@@ -3,9 +3,6 @@ package endpoint
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,7 +112,7 @@ func (n *notifier) post(address string, text []byte) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if len(n.key) > 0 {
-		req.Header.Set(openconnectors.HeaderWebhookSignature, sign(n.key, text))
+		req.Header.Set(openconnectors.HeaderWebhookSignature, openconnectors.Sign(n.key, text))
 	}
 	resp, err := n.client.Do(req)
 	if err != nil {
@@ -135,13 +132,6 @@ func plain(err error) error {
 		return wrapped.Err
 	}
 	return err
-}
-
-// sign is the platform's: sha256= and the padded base64 of the MAC of the body's very bytes.
-func sign(key, body []byte) string {
-	mac := hmac.New(sha256.New, key)
-	_, _ = mac.Write(body)
-	return "sha256=" + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // wait returns once nothing is on its way.

@@ -256,20 +256,3 @@ func TestParseWhere(t *testing.T) {
 		})
 	}
 }
-
-// The vectors are those of the vendor's page on hash verification and of the protocol notes.
-func TestSign(t *testing.T) {
-	cases := map[string]struct{ key, body, want string }{
-		"Vendor":  {"MySecretEventSignatureKey", "<INSERT_EVENT_NOTIFICATION_RESPONSE_BODY>", "sha256=jHdbRx5EZAsOfTwAPJOGkNUzQMVVdu5VJlxcsk+G6jQ="},
-		"Job":     {"abcd1234efgh5678", `{"id":"42114492","instanceId":425904,"status":"COMPLETED","recordsCount":10,"recordsFailedCount":0}`, "sha256=QYtpJCiaJ3wi0uaO/vFl2e1LI6VCdAEZsi4jog5I50E="},
-		"LineEnd": {"abcd1234efgh5678", `{"id":"42114492","instanceId":425904,"status":"COMPLETED","recordsCount":10,"recordsFailedCount":0}` + "\n", "sha256=7ONon1Jtc3obfqkWn0jVVEVJcxf7W3lLMhhkn1cnoN4="},
-		"UTF8":    {"abcd1234efgh5678", `{"id":"42114494","status":"COMPLETED","name":"Zoë"}`, "sha256=HCfeD+oAQP7eO+8NWzT1YfyjvrnRM8cGs308+3ScKqk="},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := sign([]byte(tc.key), []byte(tc.body)); got != tc.want {
-				t.Errorf("want %s, got %s", tc.want, got)
-			}
-		})
-	}
-}

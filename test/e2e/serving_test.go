@@ -76,7 +76,7 @@ func TestServing(t *testing.T) {
 		for _, line := range []string{
 			`bulkjob_finished_total{reason="Complete",result="Complete"} 1`,
 			`bulkjob_attempts_total{outcome="Accepted"} 1`,
-			`bulkjob_endpoint_requests_total{action="submit",code="200"} 1`,
+			`bulkjob_endpoint_requests_total{action="submit",code="200",endpoint="` + h.endpoint.Address() + `"} 1`,
 			`bulkjob_jobs{state="Finished"} 1`,
 		} {
 			if !strings.Contains(text, line+"\n") {
