@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +36,13 @@ func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash s
 		if apierrors.IsNotFound(err) {
 			return r.restore(ctx, job)
 		}
-		return receipt, err
+		if err != nil || !toBindAnew(job, receipt) {
+			return receipt, err
+		}
+		if later, err := r.unshown(ctx, job, hash); err != nil || later != nil {
+			return later, err
+		}
+		return receipt, nil
 	}
 	return r.unshown(ctx, job, hash)
 }
@@ -159,6 +166,9 @@ func (o *operator) claim(ctx context.Context, c *consignment, earlier *v1alpha1.
 		case !mine && (apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err)):
 			o.process.release(c.key(), nonce)
 			return errStale
+		case !mine && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)):
+			o.process.release(c.key(), nonce)
+			return refusal(v1alpha1.ReasonReceiptConflict, "the API server refuses the receipt, so nothing is sent: "+err.Error())
 		case !mine:
 			o.process.release(c.key(), nonce)
 			return fmt.Errorf("cannot claim the load: %w", err)
@@ -224,7 +234,9 @@ func (r *JobReconciler) restore(ctx context.Context, job *v1alpha1.BulkJob) (*v1
 		return nil, nil //nolint:nilnil // nothing to restore is no error
 	}
 	ci, found, err := r.operator.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
-	if err != nil {
+	if _, waits := errors.AsType[*held](err); waits {
+		return nil, errWitness
+	} else if err != nil {
 		return nil, err
 	}
 	receipt.Spec.Target = ci.Target()
@@ -235,6 +247,10 @@ func (r *JobReconciler) restore(ctx context.Context, job *v1alpha1.BulkJob) (*v1
 	err = r.operator.live.Get(ctx, client.ObjectKeyFromObject(receipt), receipt)
 	return receipt, err
 }
+
+// errWitness says that a lost receipt cannot be made anew yet. Until it is, the
+// job's status is the only witness of the load, and nothing is written over it.
+var errWitness = errors.New("the receipt was lost, and is made anew when the connector answers")
 
 // restored is the receipt that a job's status bears witness to; nil if it bears none.
 func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.BulkReceipt {

@@ -57,6 +57,8 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 		next = r.wait(job, h.verdict)
 	case errors.Is(err, errStale):
 		return requeue(time.Second, prioritySubmit), nil
+	case errors.Is(err, errWitness):
+		return requeue(quietStart, priorityFollow), nil
 	case err != nil:
 		return ctrl.Result{}, err
 	}
@@ -96,7 +98,7 @@ func (r *JobReconciler) turn(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 	if receipt != nil && !toBindAnew(job, receipt) {
 		return r.follow(ctx, job, receipt, false)
 	}
-	if earlier, err := r.unended(ctx, job, hash); err != nil || earlier != nil {
+	if earlier, err := r.unended(ctx, job, hash); err != nil || earlier != nil && !r.forgotten(earlier) {
 		return r.waitFor(job, earlier), err
 	}
 	return r.bind(ctx, job)
@@ -189,10 +191,6 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 func (r *JobReconciler) say(job *v1alpha1.BulkJob, said verdict) turn {
 	status := *job.Status.DeepCopy()
 	status.StartTime = startTime(job, said, r.operator.now())
-	if status.BindingHash != "" && status.BindingHash != bindingHash(&job.Spec) {
-		status.State, status.JobID, status.Source, status.Upload = "", "", nil, nil
-		status.Rows, status.RowErrors, status.SubmitTime = nil, nil, nil
-	}
 	status = settle(job, status, said, r.operator.now())
 	return turn{status: &status, said: said, priority: priorityFollow}
 }
@@ -217,10 +215,22 @@ func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkRec
 	}
 	wake(r.operator.receiptEvents, earlier)
 	said := progressing(v1alpha1.ReasonRunningLoad, "the spec names other content now; it is sent when the load "+earlier.Name+" has ended")
+	if job.Spec.Suspend {
+		said = verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; the load " + earlier.Name + " that runs is no longer followed"}
+	} else if trouble := r.operator.process.troubleOf(client.ObjectKeyFromObject(earlier)); trouble != nil && trouble.phase == phaseStalled {
+		said = stalled(trouble.reason, "the load "+earlier.Name+" must end before other content is sent: "+trouble.message)
+	}
 	status := *job.Status.DeepCopy()
 	status.StartTime = startTime(job, said, r.operator.now())
 	status = settle(job, status, said, r.operator.now())
-	return turn{status: &status, said: said, after: quietStart, priority: priorityFollow}
+	return turn{status: &status, said: said, after: recheckDelay, priority: priorityFollow}
+}
+
+// forgotten is true for a load whose job the endpoint no longer knows: it never
+// ends, and holds up nothing.
+func (r *JobReconciler) forgotten(receipt *v1alpha1.BulkReceipt) bool {
+	trouble := r.operator.process.troubleOf(client.ObjectKeyFromObject(receipt))
+	return trouble != nil && trouble.reason == v1alpha1.ReasonRemoteForgot
 }
 
 // publish writes the status if it says anything new, in one patch, and tells the rest of the world afterwards.
@@ -228,7 +238,11 @@ func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next
 	if next.status != nil && !r.quiet(job, next.said) && !equality.Semantic.DeepEqual(job.Status, *next.status) {
 		after := job.DeepCopy()
 		after.Status = *next.status
-		if err := r.Status().Patch(ctx, after, client.MergeFrom(job)); err != nil {
+		// The lock keeps what is said of one job from a namesake that took its place meanwhile.
+		lock := client.MergeFromWithOptions(job, client.MergeFromWithOptimisticLock{})
+		if err := r.Status().Patch(ctx, after, lock); apierrors.IsConflict(err) {
+			return requeue(recordingDelay, priorityFollow), nil
+		} else if err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
 		r.announce(job, after, next.said)

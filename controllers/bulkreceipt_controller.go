@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -25,6 +26,9 @@ type ReceiptReconciler struct {
 func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	receipt := &v1alpha1.BulkReceipt{}
 	if err := r.Get(ctx, req.NamespacedName, receipt); err != nil {
+		if apierrors.IsNotFound(err) && !r.operator.pool.Running(req.String()) {
+			r.operator.process.lost(req.NamespacedName)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if receipt.Record.Outcome != "" {

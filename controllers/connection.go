@@ -168,6 +168,8 @@ func (c *connections) secret(ctx context.Context, ci *v1alpha1.ConnectorInstance
 	case apierrors.IsNotFound(err):
 		v := progressing(v1alpha1.ReasonCredentialsNotFound, fmt.Sprintf("Secret %s with the connector's credentials is not there yet", name))
 		return nil, &held{v}
+	case apierrors.IsForbidden(err):
+		return nil, refusal(v1alpha1.ReasonCredentialsNotPermitted, fmt.Sprintf("the operator has no right to read Secret %s", name))
 	case err != nil:
 		return nil, fmt.Errorf("cannot read Secret %s: %w", name, err)
 	case secret.Labels[v1alpha1.LabelUse] != v1alpha1.UseCredentials:

@@ -116,10 +116,8 @@ func (r *ConnectorReconciler) publish(ctx context.Context, ci *v1alpha1.Connecto
 	if equality.Semantic.DeepEqual(ci.Status, next.Status) {
 		return nil
 	}
-	if err := r.Status().Patch(ctx, next, client.MergeFrom(ci)); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	return nil
+	lock := client.MergeFromWithOptions(ci, client.MergeFromWithOptimisticLock{})
+	return client.IgnoreNotFound(r.Status().Patch(ctx, next, lock))
 }
 
 func interval(ci *v1alpha1.ConnectorInstance) time.Duration {

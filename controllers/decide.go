@@ -115,8 +115,11 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 		return step{do: doCut, reason: why}
 	case v.known.uploading:
 		return step{do: doWait, after: recheckDelay}
-	case v.known.begun:
-		return step{do: doWait, after: recordingDelay} // its outcome is being recorded
+	case v.known.begun: // its outcome is being recorded, unless whoever made it is gone
+		if v.now.Sub(last.At.Time) > time.Duration(last.SubmitTimeoutSeconds)*time.Second+cmp.Or(v.grace, foreignGrace) {
+			return step{do: doHold, message: "the upload broke off, and left no word of how it ended"}
+		}
+		return step{do: doWait, after: recordingDelay}
 	case doubtful(v.receipt):
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "an earlier attempt may have been taken"}
 	case job == nil:
@@ -125,6 +128,8 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "the connector reaches another instance now"}
 	case !v.known.inHand:
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "its content was no longer at hand"}
+	case v.connector.blocked != nil:
+		return step{do: doWait, after: recordingDelay}
 	default:
 		return step{do: doSend, job: job}
 	}

@@ -157,7 +157,7 @@ func TestDecideLoad(t *testing.T) {
 		{"what was claimed is sent", nil, decision{Do: doSend, Job: "contacts"}},
 		{"for another job too, if the first is gone", []func(*loadView){second(), func(v *loadView) { v.jobs = v.jobs[1:] }}, decision{Do: doSend, Job: "copy"}},
 		{"for another job too, if the first is cancelled", []func(*loadView){spec(cancelled), second()}, decision{Do: doSend, Job: "copy"}},
-		{"a blocked connector does not hold back what is claimed: its connection is at hand", []func(*loadView){blocked}, decision{Do: doSend, Job: "contacts"}},
+		{"nothing is sent through a blocked connector: the claim waits in hand", []func(*loadView){blocked}, decision{Do: doWait, After: time.Second}},
 		{"nothing is sent when the connector reaches another instance", []func(*loadView){moved}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
 		{"nothing is sent whose content is gone", []func(*loadView){func(v *loadView) { v.known.inHand = false }}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
 		{"nothing is sent that no job asks for", []func(*loadView){noJobs}, decision{Do: doRelease, Reason: v1alpha1.ReasonAbandoned}},
@@ -301,7 +301,7 @@ func brokenRules(v *loadView, next step) []string {
 	case doSend:
 		rule(mine && v.known.inHand && !v.known.begun && !v.known.uploading, "only what this process claimed, has at hand and has not begun")
 		rule(last.Outcome == "" && earlierProven, "only if every other attempt is proven not to have been taken")
-		rule(sure && wanting(next.job), "only to the same instance, for a job that wants it")
+		rule(sure && v.connector.blocked == nil && wanting(next.job), "only to the same instance, for a job that wants it")
 	case doRetry:
 		rule(proven(last) && earlierProven, "only if every attempt is proven not to have been taken")
 		rule(sure && wanting(next.job), "only to the same instance, for a job that wants it")

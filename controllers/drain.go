@@ -55,10 +55,15 @@ func wait(o *operator, patience time.Duration) error {
 
 // giveBack records that a claim of this process was never begun.
 func (o *operator) giveBack(key types.NamespacedName, nonce string) {
+	c := o.process.take(key, nonce)
+	if c == nil {
+		return // it was begun: what comes of it is recorded by who began it
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
 	defer cancel()
 	receipt := &v1alpha1.BulkReceipt{}
 	if err := o.live.Get(ctx, key, receipt); err != nil || lastAttempt(receipt).Nonce != nonce || lastAttempt(receipt).Outcome != "" {
+		o.process.hold(key, nonce, c) // its claim may be on its way still; who makes it gives it back
 		return
 	}
 	last, now := &receipt.Record.Attempts[len(receipt.Record.Attempts)-1], metav1.NewMicroTime(o.now())

@@ -40,7 +40,7 @@ func gitOpsOwner(o client.Object) string {
 func (r *JobReconciler) expire(ctx context.Context, job *v1alpha1.BulkJob) (ctrl.Result, error) {
 	priority := priorityExpire
 	err := r.keepReceipt(ctx, job)
-	if _, ok := errors.AsType[*held](err); ok {
+	if errors.Is(err, errWitness) {
 		return requeue(time.Minute, priorityExpire), nil // its connector is away; the job stays, as the last witness
 	} else if err != nil {
 		return ctrl.Result{Priority: &priority}, err

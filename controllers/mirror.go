@@ -153,7 +153,7 @@ func judge(v *jobView) verdict {
 }
 
 func elsewhere() verdict {
-	return stalled(v1alpha1.ReasonLoadedElsewhere, "the connector now reaches another instance than the one that this load was sent to; "+
+	return stalled(v1alpha1.ReasonLoadedElsewhere, "the connector now reaches another instance than the one that this load is for; "+
 		"nothing is sent, polled or cancelled. Point the connector back, or make another ConnectorInstance with a targetID of its own")
 }
 
@@ -166,6 +166,10 @@ func judgeRunning(v *jobView) verdict {
 	case deadlinePassed(job, v.now):
 		return failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed before the endpoint was done; "+
 			"its job "+id+" is asked to cancel unless another BulkJob wants it")
+	case job.Spec.Cancel && v.connector.blocked != nil:
+		return *v.connector.blocked
+	case job.Spec.Cancel && v.known.trouble != nil && v.known.trouble.phase == phaseStalled:
+		return *v.known.trouble
 	case job.Spec.Cancel:
 		return progressing(v1alpha1.ReasonCancelling, "the endpoint is asked to cancel its job "+id)
 	case job.Spec.Suspend:

@@ -92,6 +92,9 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 	if current.UID != c.job.UID || current.Generation != c.job.Generation || current.DeletionTimestamp != nil {
 		return errStale
 	}
+	if o.pool.Running(c.key().String()) {
+		return errStale // an upload of this load still runs, its receipt lost or not
+	}
 	group := client.ObjectKeyFromObject(c.connector).String()
 	limits := c.connector.Spec.Limits
 	if !o.pool.Free(group, int(limits.MaxConcurrentUploads)) {

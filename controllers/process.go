@@ -86,6 +86,35 @@ func (p *process) release(key types.NamespacedName, nonce string) {
 	p.with(key, func(l *load) { delete(l.inHand, nonce) })
 }
 
+// take takes an attempt out of hand; nil if it was not there, or was begun.
+func (p *process) take(key types.NamespacedName, nonce string) *consignment {
+	var c *consignment
+	p.with(key, func(l *load) {
+		c = l.inHand[nonce]
+		delete(l.inHand, nonce)
+	})
+	return c
+}
+
+// lost drops what was known of a load whose receipt is gone. What was begun stays known: it must not begin again.
+func (p *process) lost(key types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.loads[key]; l != nil {
+		p.loads[key] = &load{inHand: map[string]*consignment{}, begun: l.begun}
+	}
+}
+
+// troubleOf is why a load is not followed as it should be; nil if it is.
+func (p *process) troubleOf(key types.NamespacedName) *verdict {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.loads[key]; l != nil {
+		return l.trouble
+	}
+	return nil
+}
+
 // begin hands out the content of an attempt, once. After drain it hands out nothing.
 func (p *process) begin(key types.NamespacedName, nonce string) *consignment {
 	var c *consignment

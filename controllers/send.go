@@ -24,7 +24,7 @@ const (
 	lastLookTimeout = 30 * time.Second
 	recordTimeout   = 10 * time.Second
 	recordPause     = 500 * time.Millisecond
-	recordPatience  = 10 * time.Minute
+	recordPauseMax  = 30 * time.Second
 )
 
 // cutError is why an upload was cut, or its closing boundary withheld.
@@ -150,7 +150,8 @@ func (o *operator) stillMine(ctx context.Context, receipt *v1alpha1.BulkReceipt)
 		return fmt.Errorf("cannot see whether the claim still holds: %w", err)
 	}
 	mine, last := lastAttempt(receipt), lastAttempt(current)
-	if current.UID != receipt.UID || last.Nonce != mine.Nonce || last.FencedBy != "" || last.Outcome != "" || current.Record.Outcome != "" {
+	if current.UID != receipt.UID || last.Nonce != mine.Nonce || last.FencedBy != "" || last.Outcome != "" ||
+		current.Record.Outcome != "" || current.Record.JobID != "" {
 		return errors.New("the claim no longer holds")
 	}
 	return nil
@@ -250,7 +251,7 @@ func (r *sending) accept(record *v1alpha1.BulkReceiptRecord, c *consignment, now
 func (o *operator) record(receipt *v1alpha1.BulkReceipt, nonce string, change func(*v1alpha1.BulkReceipt)) {
 	key := client.ObjectKeyFromObject(receipt)
 	logger := ctrl.Log.WithName("record").WithValues("receipt", key, "nonce", nonce)
-	for start := time.Now(); time.Since(start) < recordPatience; time.Sleep(recordPause) {
+	for pause := recordPause; ; pause = min(2*pause, recordPauseMax) {
 		err := o.recordOnce(key, receipt, change)
 		if err == nil {
 			return
@@ -258,8 +259,8 @@ func (o *operator) record(receipt *v1alpha1.BulkReceipt, nonce string, change fu
 		if !apierrors.IsConflict(err) {
 			logger.Error(err, "Cannot record the outcome yet")
 		}
+		time.Sleep(pause)
 	}
-	logger.Error(errors.New("the API server did not take it"), "Gave up recording the outcome")
 }
 
 func (o *operator) recordOnce(key types.NamespacedName, claimed *v1alpha1.BulkReceipt, change func(*v1alpha1.BulkReceipt)) error {
