@@ -187,7 +187,8 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	return next, nil
 }
 
-// say shows a verdict about a job that is bound to nothing yet.
+// say shows a verdict about a job that is not bound to what its spec names now.
+// What the status says of an earlier load stays: it may be the only witness of it.
 func (r *JobReconciler) say(job *v1alpha1.BulkJob, said verdict) turn {
 	status := *job.Status.DeepCopy()
 	status.StartTime = startTime(job, said, r.operator.now())
@@ -220,10 +221,9 @@ func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkRec
 	} else if trouble := r.operator.process.troubleOf(client.ObjectKeyFromObject(earlier)); trouble != nil && trouble.phase == phaseStalled {
 		said = stalled(trouble.reason, "the load "+earlier.Name+" must end before other content is sent: "+trouble.message)
 	}
-	status := *job.Status.DeepCopy()
-	status.StartTime = startTime(job, said, r.operator.now())
-	status = settle(job, status, said, r.operator.now())
-	return turn{status: &status, said: said, after: recheckDelay, priority: priorityFollow}
+	next := r.say(job, said)
+	next.after = recheckDelay
+	return next
 }
 
 // forgotten is true for a load whose job the endpoint no longer knows: it never

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
 )
 
 // The guards against sending twice that no single path shows: each is called
@@ -190,5 +191,63 @@ func TestSecretsThatMayNotBeRead(t *testing.T) {
 	_, err := o.connections.secret(t.Context(), ci)
 	if h, ok := errors.AsType[*held](err); !ok || h.verdict.reason != v1alpha1.ReasonCredentialsNotPermitted {
 		t.Errorf("a Secret that does not opt in: %v", err)
+	}
+}
+
+func TestAnOutcomeLandsOnce(t *testing.T) {
+	id := "1234"
+	for _, tc := range []struct {
+		reason string
+		result sending
+		want   func(*v1alpha1.BulkReceiptRecord) bool
+	}{
+		{
+			"a refusal whose record was answered with silence counts once",
+			sending{sent: openconnectors.Attempt{Outcome: openconnectors.Rejected}},
+			func(r *v1alpha1.BulkReceiptRecord) bool { return r.Rejections == 1 },
+		},
+		{
+			"so does a second job of the endpoint's",
+			sending{sent: openconnectors.Attempt{Outcome: openconnectors.Accepted, Job: openconnectors.Job{ID: "other"}}},
+			func(r *v1alpha1.BulkReceiptRecord) bool { return r.JobID == id && len(r.OtherJobIDs) == 1 },
+		},
+	} {
+		receipt := openReceipt(func(r *v1alpha1.BulkReceipt) {
+			if tc.result.sent.Outcome == openconnectors.Accepted {
+				r.Record.JobID = id
+			}
+		})
+		for range 2 {
+			tc.result.apply(receipt, "one", &consignment{}, noon)
+		}
+		if !tc.want(&receipt.Record) {
+			t.Errorf("%s: %+v", tc.reason, receipt.Record)
+		}
+	}
+}
+
+// A namespace that goes away in mid-upload must not hold an upload slot for ever.
+func TestRecordingEndsWithItsNamespace(t *testing.T) {
+	c, err := client.New(apiServer, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &operator{client: c, live: c}
+	receipt := openReceipt(func(r *v1alpha1.BulkReceipt) { r.Namespace = "no-such-namespace" })
+	if err := o.recordOnce(client.ObjectKeyFromObject(receipt), receipt, func(*v1alpha1.BulkReceipt) {}); !errors.Is(err, errNobodyLeft) {
+		t.Errorf("a namespace that is not there: %v", err)
+	}
+	going := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "going-"}}
+	if err := c.Create(t.Context(), going); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), going); err != nil { // nobody finishes the deletion here, so it stays Terminating
+		t.Fatal(err)
+	}
+	receipt.Namespace = going.Name
+	receipt.Spec = identityOf(&newJob("contacts").Spec, "crm-db", "sha256:0")
+	receipt.Record.DeletionPolicy = v1alpha1.DeletionOrphan
+	if err := o.recordOnce(client.ObjectKeyFromObject(receipt), receipt, func(*v1alpha1.BulkReceipt) {}); !errors.Is(err, errNobodyLeft) {
+		t.Errorf("a namespace that is on its way out: %v", err)
 	}
 }

@@ -39,7 +39,7 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 	changed := false
 	r.operator.process.with(key, func(l *load) {
 		changed = l.heard(&job, v.receipt, v.now, r.operator.patience.UnknownState)
-		l.failures, l.lastPoll, l.nextPoll = 0, v.now, v.now.Add(interval)
+		l.failures, l.nextPoll = 0, v.now.Add(interval)
 	})
 	if changed {
 		r.wakeJobs(v)
@@ -71,7 +71,7 @@ func (r *ReceiptReconciler) pollFailed(v *loadView, err error) ctrl.Result {
 	changed := false
 	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
 		l.failures++
-		l.lastPoll, l.nextPoll = v.now, v.now.Add(interval)
+		l.nextPoll = v.now.Add(interval)
 		if atOnce || l.failures >= shownFailures {
 			changed = l.trouble == nil || *l.trouble != said
 			l.trouble = &said

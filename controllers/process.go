@@ -32,7 +32,6 @@ type load struct {
 	foreignNonce string // the attempt of another process that is being waited for
 	foreignSince time.Time
 
-	lastPoll   time.Time
 	nextPoll   time.Time
 	failures   int // polls in a row that failed
 	state      string

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -205,6 +206,9 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 	ended := metav1.NewMicroTime(now)
 	for i := range record.Attempts {
 		if a := &record.Attempts[i]; a.Nonce == nonce {
+			if a.Outcome == v1alpha1.AttemptOutcome(r.sent.Outcome) {
+				return // it has landed before, and only the answer was lost
+			}
 			a.Outcome, a.EndedAt = v1alpha1.AttemptOutcome(r.sent.Outcome), &ended
 			a.Message = truncate(errorText(r.sent.Err), 512)
 			a.RetryAfterSeconds = int32(min(r.sent.RetryAfter/time.Second, 86400)) //nolint:gosec // a day at most
@@ -223,7 +227,7 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == "" {
 			record.Rejections++ // refused by its head already, so that the file never left
 		}
-		if r.ended != "" && record.JobID == "" && record.Outcome == "" {
+		if r.ended != "" && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce {
 			end(record, v1alpha1.LoadNeverAccepted, r.ended, notWantedMessage(r.ended), now)
 		}
 	}
@@ -247,16 +251,23 @@ func (r *sending) accept(record *v1alpha1.BulkReceiptRecord, c *consignment, now
 	}
 }
 
+// errNobodyLeft says that a receipt can be written no more, nor read by anybody.
+var errNobodyLeft = errors.New("the namespace is gone, or on its way out")
+
 // record changes a receipt, again and again until it lands: what is known here is known nowhere else.
+// Only the end of its namespace ends the tries.
 func (o *operator) record(receipt *v1alpha1.BulkReceipt, nonce string, change func(*v1alpha1.BulkReceipt)) {
 	key := client.ObjectKeyFromObject(receipt)
 	logger := ctrl.Log.WithName("record").WithValues("receipt", key, "nonce", nonce)
 	for pause := recordPause; ; pause = min(2*pause, recordPauseMax) {
 		err := o.recordOnce(key, receipt, change)
-		if err == nil {
+		switch {
+		case err == nil:
 			return
-		}
-		if !apierrors.IsConflict(err) {
+		case errors.Is(err, errNobodyLeft):
+			logger.Error(err, "Cannot record the outcome")
+			return
+		case !apierrors.IsConflict(err):
 			logger.Error(err, "Cannot record the outcome yet")
 		}
 		time.Sleep(pause)
@@ -272,7 +283,11 @@ func (o *operator) recordOnce(key types.NamespacedName, claimed *v1alpha1.BulkRe
 		current = claimed.DeepCopy()
 		current.ObjectMeta = metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
 		change(current)
-		return o.client.Create(ctx, current)
+		err = o.client.Create(ctx, current)
+		if apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			return errNobodyLeft
+		}
+		return err
 	}
 	if err != nil {
 		return err
