@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"bulkjob.dev/operator/internal/endpoint"
 )
@@ -90,11 +89,7 @@ func TestCut(t *testing.T) {
 		if n := r.jobs(); n > 0 {
 			t.Errorf("cut uploads left %d jobs", n)
 		}
-		for deadline := time.Now().Add(10 * time.Second); len(r.spooled()) > 0; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("cut uploads left files %v", r.spooled())
-			}
-		}
+		r.spoolEmpties()
 		for name, framing := range framings {
 			if status := r.send(head(framing.header), framing.body, true); status != 200 {
 				t.Errorf("%s whole: answered %d", name, status)

@@ -96,7 +96,5 @@ func TestKill(t *testing.T) {
 	if again := r.upload("contact", file, `{"callback-payload":"once"}`).object(t)["id"]; again != id {
 		t.Errorf("the same token made job %v", again)
 	}
-	if left := r.spooled(); len(left) > 0 {
-		t.Errorf("files left in the spool folder: %v", left)
-	}
+	r.spoolEmpties()
 }

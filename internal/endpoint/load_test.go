@@ -366,9 +366,10 @@ func TestUploadWhileAway(t *testing.T) {
 	if resp.StatusCode != 503 {
 		t.Errorf("readyz: %d", resp.StatusCode)
 	}
-	if n, left := r.jobs(), r.spooled(); n > 0 || len(left) > 0 {
-		t.Errorf("%d jobs, files %v", n, left)
+	if n := r.jobs(); n > 0 {
+		t.Errorf("%d jobs", n)
 	}
+	r.spoolEmpties()
 }
 
 // The rights that docs/endpoint.md names are enough, and a missing one ends a job with a clear word.

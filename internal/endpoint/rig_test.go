@@ -258,6 +258,16 @@ func (r *rig) spooled() []string {
 	return found
 }
 
+// spoolEmpties waits for the last file to go: a job's end is told before its file is let go of.
+func (r *rig) spoolEmpties() {
+	r.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); len(r.spooled()) > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("files left in the spool folder: %v", r.spooled())
+		}
+	}
+}
+
 func csvFile(header string, rows int, row func(i int) string) string {
 	var b strings.Builder
 	b.WriteString(header + "\n")
