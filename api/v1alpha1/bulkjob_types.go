@@ -29,27 +29,33 @@ type KeyReference struct {
 }
 
 // ObjectStoreSource names an object in an object store.
+// +kubebuilder:validation:XValidation:rule="!self.url.startsWith('https://') || !(has(self.endpoint) || has(self.region) || has(self.versionID) || has(self.credentialsRef))",message="a pre-signed https URL says everything: endpoint, region, versionID and credentialsRef are for s3, gs and azblob"
+// +kubebuilder:validation:XValidation:rule="!has(self.endpoint) || self.url.startsWith('azblob://') || !self.endpoint.matches('^https?://[^/]+/.')",message="an endpoint is a host, without a path; only azblob has endpoints with one"
 type ObjectStoreSource struct {
-	// URL of the object: s3://bucket/path, gs://bucket/path, azblob://container/path or https://host/path.
+	// URL of the object: s3://bucket/path, gs://bucket/path, azblob://container/path, or a pre-signed https://host/path?….
+	// Bucket and path are taken literally. The object needs a digest or a strong ETag of the store's, so that what is sent is what was named.
 	// +kubebuilder:validation:MinLength=6
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:Pattern=`^(s3|gs|azblob|https)://[^/\s]+/\S+$`
 	URL string `json:"url"`
-	// Endpoint of an S3-compatible store, such as https://minio.example.com. Unset: the cloud's own.
+	// Endpoint of the store, such as https://minio.example.com, or an Azure account's https://account.blob.core.windows.net.
+	// Unset: the cloud's own; for azblob, the account that the Secret names.
 	// +optional
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:Pattern=`^https?://[^/\s]+$`
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^https?://[^/?#@\s]+(/[^?#\s]*)?$`
 	Endpoint string `json:"endpoint,omitempty"`
-	// Region of the bucket.
+	// Region of an S3 bucket. Unset: the store is asked.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[a-z0-9-]+$`
 	Region string `json:"region,omitempty"`
-	// VersionID pins one version of the object (S3 version ID, GCS generation).
+	// VersionID pins one version of the object: S3 version ID, GCS generation, Azure version ID. Unset: the version that is there when the load is claimed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	VersionID string `json:"versionID,omitempty"`
-	// CredentialsRef names a Secret in this namespace, labelled bulkjob.dev/use=credentials, that opens the store.
+	// CredentialsRef names a Secret in this namespace, labelled bulkjob.dev/use=credentials, that opens the store. Its keys are, for s3,
+	// accessKeyID, secretAccessKey and, optionally, sessionToken; for gs, serviceAccountKey (the JSON file); for azblob, accountName and accountKey,
+	// or sasToken. Unset: the operator's own cloud identity where the administrator lists namespace and URL (--cloud-identity), else none at all.
 	// +optional
 	CredentialsRef *LocalReference `json:"credentialsRef,omitempty"`
 }
@@ -74,7 +80,7 @@ type BulkJobSource struct {
 	// Secret key that holds the file. The Secret must carry the label bulkjob.dev/use=source.
 	// +optional
 	Secret *KeyReference `json:"secret,omitempty"`
-	// ObjectStore object that holds the file. Not built yet: such a job is Stalled with reason SourceNotSupported.
+	// ObjectStore object that holds the file: S3 and compatible stores, Google Cloud Storage, Azure Blob Storage, or a pre-signed URL. Streamed in one pass, whatever its size.
 	// +optional
 	ObjectStore *ObjectStoreSource `json:"objectStore,omitempty"`
 	// SHA256 is a guard: 64 hexadecimal digits. If set, a stored source with another digest is refused.
@@ -307,6 +313,9 @@ type UploadStatus struct {
 	// BytesTotal, where it is known.
 	// +optional
 	BytesTotal *int64 `json:"bytesTotal,omitempty"`
+	// EstimatedCompletionTime is when the last byte will be sent at the rate seen so far; set while a file of known size is sent.
+	// +optional
+	EstimatedCompletionTime *metav1.Time `json:"estimatedCompletionTime,omitempty"`
 }
 
 // RowCounts are numbers of rows, the header not among them. A number that is not there was not told; that is not 0.
@@ -356,7 +365,7 @@ type BulkJobStatus struct {
 	// Source is what was sent.
 	// +optional
 	Source *SourceStatus `json:"source,omitempty"`
-	// Upload is how far the upload is.
+	// Upload is how far the upload is; brought up to date every 30 seconds at most.
 	// +optional
 	Upload *UploadStatus `json:"upload,omitempty"`
 	// Rows are the numbers of rows.
@@ -373,6 +382,9 @@ type BulkJobStatus struct {
 	// SubmitTime is when the endpoint took the file.
 	// +optional
 	SubmitTime *metav1.Time `json:"submitTime,omitempty"`
+	// EstimatedCompletionTime is when the endpoint will have processed the last row, at the rate that it has shown; set while it tells how far it is.
+	// +optional
+	EstimatedCompletionTime *metav1.Time `json:"estimatedCompletionTime,omitempty"`
 	// CompletionTime is when the job ended, well or badly.
 	// +optional
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
@@ -406,6 +418,7 @@ type BulkJobStatus struct {
 // +kubebuilder:printcolumn:name="Job",type=string,priority=1,JSONPath=`.status.jobID`
 // +kubebuilder:printcolumn:name="Sent",type=integer,priority=1,JSONPath=`.status.rows.sent`
 // +kubebuilder:printcolumn:name="Bytes",type=integer,priority=1,JSONPath=`.status.source.bytes`
+// +kubebuilder:printcolumn:name="ETA",type=string,priority=1,JSONPath=`.status.estimatedCompletionTime`
 // +kubebuilder:printcolumn:name="Receipt",type=string,priority=1,JSONPath=`.status.receipt`
 // +kubebuilder:printcolumn:name="Submitted",type=date,priority=1,JSONPath=`.status.submitTime`
 // +kubebuilder:printcolumn:name="Finished",type=date,priority=1,JSONPath=`.status.completionTime`

@@ -65,7 +65,8 @@ type BulkReceiptSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=20
 	Parameters map[string]ParameterValue `json:"parameters,omitempty"`
-	// Content identifies the content of the source: sha256:…; not set for a Secret.
+	// Content identifies the content of the source: its digest, sha256:… or md5:…, or for an object whose store has none a digest of
+	// the object's URL, version and size, object:…; not set for a Secret.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1100
 	Content string `json:"content,omitempty"`

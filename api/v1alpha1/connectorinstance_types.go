@@ -53,6 +53,11 @@ type ConnectorLimits struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
+	// MaxUploadBytes of one file, as it is sent. A larger one is refused before anything is sent. Default: 6 GB, the platform's own limit.
+	// +optional
+	// +kubebuilder:default=6000000000
+	// +kubebuilder:validation:Minimum=1
+	MaxUploadBytes int64 `json:"maxUploadBytes,omitempty"`
 }
 
 // Polling bounds the time between two looks at a running job. Within the bounds it is 12 % of the time that the job has run.

@@ -27,7 +27,7 @@ func TestDefaults(t *testing.T) {
 		{name: "ConnectorInstance", reason: "a bare connector trusts nothing that it wasn't told", bare: bareConnector, want: changes{
 			"baseURL": "https://crm.example.com/elements/api-v2", "credentialsRef": changes{"name": "crm-db"},
 			"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "discoveryIntervalSeconds": 600,
-			"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 10},
+			"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 10, "maxUploadBytes": 6_000_000_000},
 			"polling": changes{"minIntervalSeconds": 2, "maxIntervalSeconds": 300},
 		}},
 		{
@@ -35,7 +35,7 @@ func TestDefaults(t *testing.T) {
 			with: changes{"spec.limits": changes{"requestsPerSecond": 3}, "spec.polling": changes{"minIntervalSeconds": 9}}, want: changes{
 				"baseURL": "https://crm.example.com/elements/api-v2", "credentialsRef": changes{"name": "crm-db"},
 				"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "discoveryIntervalSeconds": 600,
-				"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 3},
+				"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 3, "maxUploadBytes": 6_000_000_000},
 				"polling": changes{"minIntervalSeconds": 9, "maxIntervalSeconds": 300},
 			},
 		},
@@ -237,7 +237,7 @@ func TestKubectlGet(t *testing.T) {
 	for _, tc := range []struct{ kind, bare, wide, columns string }{
 		{
 			kind: "bj", bare: bareBulkJob, columns: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE",
-			wide: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE JOB SENT BYTES RECEIPT SUBMITTED FINISHED",
+			wide: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE JOB SENT BYTES ETA RECEIPT SUBMITTED FINISHED",
 		},
 		{kind: "ci", bare: bareConnector, columns: "NAME ENDPOINT OBJECTS READY REASON AGE", wide: "NAME ENDPOINT OBJECTS READY REASON AGE URL INSTANCE DISCOVERED"},
 		{kind: "br", bare: bareReceipt, columns: "NAME OBJECT TARGET STATE OUTCOME JOB AGE", wide: "NAME OBJECT TARGET STATE OUTCOME JOB AGE FOR FINISHED"},

@@ -139,6 +139,11 @@ var sources = []admission{
 	{name: "store on disk", reason: "the operator's own files are no source", with: changes{"spec.source": changes{"objectStore": changes{"url": "file:///etc/passwd"}}}, refusal: "url"},
 	{name: "store without path", reason: "a bucket is no file", with: changes{"spec.source": changes{"objectStore": changes{"url": "s3://bucket"}}}, refusal: "url"},
 	{name: "store endpoint with path", reason: "an endpoint is a host", with: changes{"spec.source": changes{"objectStore": changes{"url": "s3://b/c", "endpoint": "https://host/x"}}}, refusal: "endpoint"},
+	{name: "azure endpoint with path", reason: "an emulator's has its account in the path", with: changes{"spec.source": changes{"objectStore": changes{"url": "azblob://b/c", "endpoint": "http://host:10000/account"}}}},
+	{name: "store endpoint with query", reason: "an endpoint holds no secrets", with: changes{"spec.source": changes{"objectStore": changes{"url": "azblob://b/c", "endpoint": "https://host/?sig=x"}}}, refusal: "endpoint"},
+	{name: "pre-signed URL", reason: "it needs nothing else", with: changes{"spec.source": changes{"objectStore": changes{"url": "https://host/b/c?sig=x"}}}},
+	{name: "pre-signed URL with credentials", reason: "they would go to nobody", with: changes{"spec.source": changes{"objectStore": changes{"url": "https://host/b/c", "credentialsRef": changes{"name": "keys"}}}}, refusal: "pre-signed"},
+	{name: "pre-signed URL with a version", reason: "the URL names it", with: changes{"spec.source": changes{"objectStore": changes{"url": "https://host/b/c", "versionID": "1"}}}, refusal: "pre-signed"},
 	{name: "store region", reason: "regions are lower case", with: changes{"spec.source": changes{"objectStore": changes{"url": "s3://b/c", "region": "EU West"}}}, refusal: "region"},
 }
 
@@ -290,6 +295,7 @@ var connectorBounds = slices.Concat(
 	lengths("spec.credentialsRef.name", 253),
 	bounds("spec.limits.maxConcurrentUploads", 1, 0),
 	bounds("spec.limits.maxConcurrentUploads", 100, 101),
+	bounds("spec.limits.maxUploadBytes", 1, 0),
 	bounds("spec.limits.requestsPerSecond", 1, 0),
 	bounds("spec.limits.requestsPerSecond", 1000, 1001),
 	bounds("spec.polling.minIntervalSeconds", 1, 0),

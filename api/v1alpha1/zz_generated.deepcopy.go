@@ -209,6 +209,10 @@ func (in *BulkJobStatus) DeepCopyInto(out *BulkJobStatus) {
 		in, out := &in.SubmitTime, &out.SubmitTime
 		*out = (*in).DeepCopy()
 	}
+	if in.EstimatedCompletionTime != nil {
+		in, out := &in.EstimatedCompletionTime, &out.EstimatedCompletionTime
+		*out = (*in).DeepCopy()
+	}
 	if in.CompletionTime != nil {
 		in, out := &in.CompletionTime, &out.CompletionTime
 		*out = (*in).DeepCopy()
@@ -704,6 +708,10 @@ func (in *UploadStatus) DeepCopyInto(out *UploadStatus) {
 		in, out := &in.BytesTotal, &out.BytesTotal
 		*out = new(int64)
 		**out = **in
+	}
+	if in.EstimatedCompletionTime != nil {
+		in, out := &in.EstimatedCompletionTime, &out.EstimatedCompletionTime
+		*out = (*in).DeepCopy()
 	}
 }
 
