@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/source"
 	"bulkjob.dev/operator/internal/upload"
 )
 
@@ -33,6 +34,7 @@ const burst = 5
 type operator struct {
 	client      client.Client
 	live        client.Reader
+	sources     *source.Resolver
 	connections *connections
 	process     *process
 	pool        *upload.Pool

@@ -37,7 +37,7 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	if err != nil {
 		return nil, err
 	}
-	pinned, err := source.Resolve(ctx, o.live, job.Namespace, sourceRef(&job.Spec.Source))
+	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source))
 	if err != nil {
 		return nil, sourceHeld(err)
 	}
@@ -110,12 +110,18 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 var errStale = errors.New("the job was changed meanwhile")
 
 func sourceRef(s *v1alpha1.BulkJobSource) source.Ref {
-	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, ObjectStore: s.ObjectStore != nil, MaxBytes: openconnectors.MaxUploadBytes}
+	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, MaxBytes: openconnectors.MaxUploadBytes}
 	if s.ConfigMap != nil {
 		ref.ConfigMap = &source.KeyRef{Name: s.ConfigMap.Name, Key: s.ConfigMap.Key}
 	}
 	if s.Secret != nil {
 		ref.Secret = &source.KeyRef{Name: s.Secret.Name, Key: s.Secret.Key}
+	}
+	if store := s.ObjectStore; store != nil {
+		ref.ObjectStore = &source.ObjectRef{URL: store.URL, Endpoint: store.Endpoint, Region: store.Region, VersionID: store.VersionID}
+		if store.CredentialsRef != nil {
+			ref.ObjectStore.CredentialsSecret = store.CredentialsRef.Name
+		}
 	}
 	return ref
 }

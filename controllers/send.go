@@ -133,7 +133,7 @@ func (o *operator) lastLook(ctx context.Context, c *consignment, receipt *v1alph
 	if reason := unwanted(job, receipt, o.now()); reason != "" {
 		return &cutError{reason}
 	}
-	pinned, err := source.Resolve(ctx, o.live, c.job.Namespace, sourceRef(&c.job.Spec.Source))
+	pinned, err := o.sources.Resolve(ctx, c.job.Namespace, sourceRef(&c.job.Spec.Source))
 	var refused *source.Error
 	switch {
 	case errors.As(err, &refused), err == nil && pinned.Content != c.pinned.Content:

@@ -25,6 +25,7 @@ import (
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/dial"
+	sources "bulkjob.dev/operator/internal/source"
 	"bulkjob.dev/operator/internal/upload"
 )
 
@@ -44,6 +45,8 @@ type Options struct {
 	Workers int
 	// Dial says where connections may go.
 	Dial dial.Policy
+	// CloudIdentities say which objects may be read with the operator's own cloud identity, and for which namespace.
+	CloudIdentities []sources.Identity
 	// Patience is how long the operator waits before it believes the worst.
 	Patience Patience
 	// Registry takes the metrics; nil: the manager's own.
@@ -120,6 +123,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 	patience := options.Patience.withDefaults()
 	op := &operator{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		sources:     sources.New(mgr.GetAPIReader(), options.Dial, options.CloudIdentities),
 		connections: &connections{reader: mgr.GetAPIReader(), policy: options.Dial, instrument: m.instrument},
 		process:     newProcess(),
 		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),

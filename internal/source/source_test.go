@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/dial"
 )
 
 const (
@@ -84,6 +85,8 @@ func reader(objects ...client.Object) client.Reader {
 	return fake.NewClientBuilder().WithObjects(objects...).Build()
 }
 
+func resolver(cluster client.Reader) *Resolver { return New(cluster, dial.Policy{}, nil) }
+
 func TestResolve(t *testing.T) {
 	packed, squeezed := gzipped(t, rows), zstandard(t, rows)
 	cluster := reader(
@@ -91,10 +94,12 @@ func TestResolve(t *testing.T) {
 		secret("contacts", map[string]string{v1alpha1.LabelUse: v1alpha1.UseSource}, map[string][]byte{"a.csv": []byte(rows), "c.gz": packed}),
 	)
 	plain := func(sensitive bool) *Pinned {
-		return &Pinned{Size: int64(len(rows)), Content: "sha256:" + digest([]byte(rows)), SHA256: digest([]byte(rows)), Sensitive: sensitive}
+		return &Pinned{Size: int64(len(rows)), Stored: int64(len(rows)), Content: "sha256:" + digest([]byte(rows)),
+			SHA256: digest([]byte(rows)), Sensitive: sensitive, InMemory: true}
 	}
 	unsized := func(value []byte, sensitive bool) *Pinned {
-		return &Pinned{Size: -1, Content: "sha256:" + digest(value), SHA256: digest(value), Sensitive: sensitive}
+		return &Pinned{Size: -1, Stored: int64(len(value)), Content: "sha256:" + digest(value), SHA256: digest(value),
+			Sensitive: sensitive, InMemory: true}
 	}
 	cases := []struct {
 		reason string
@@ -113,7 +118,7 @@ func TestResolve(t *testing.T) {
 	}
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {
-			got, err := Resolve(t.Context(), cluster, namespace, tc.ref)
+			got, err := resolver(cluster).Resolve(t.Context(), namespace, tc.ref)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,13 +179,13 @@ func TestResolveRefuses(t *testing.T) {
 		{"zstd unsaid", inConfigMap("contacts", "d.zst").with(None, ""), Error{SourceUnreadable, `key "d.zst" of ConfigMap "contacts" is compressed: set spec.source.compression to Zstd`}},
 		{"gzip said wrongly", inConfigMap("contacts", "a.csv").with(Gzip, ""), Error{SourceUnreadable, `key "a.csv" of ConfigMap "contacts" isn't Gzip data: correct spec.source.compression`}},
 		{"an unknown compression", inConfigMap("contacts", "a.csv").with("Zip", ""), Error{SourceNotSupported, `compression "Zip" is not known: use None, Gzip or Zstd`}},
-		{"an object store", Ref{ObjectStore: true}, Error{SourceNotSupported, "object-store sources are not built yet: use a configMap or a secret"}},
+		{"an object store", Ref{ObjectStore: &ObjectRef{}}, Error{SourceNotSupported, "object-store sources are not built yet: use a configMap or a secret"}},
 		{"no source", Ref{}, Error{SourceNotSupported, "it must be exactly one of configMap, secret and objectStore"}},
-		{"two sources", Ref{ConfigMap: &KeyRef{Name: "contacts", Key: "a.csv"}, ObjectStore: true}, Error{SourceNotSupported, "it must be exactly one of configMap, secret and objectStore"}},
+		{"two sources", Ref{ConfigMap: &KeyRef{Name: "contacts", Key: "a.csv"}, ObjectStore: &ObjectRef{}}, Error{SourceNotSupported, "it must be exactly one of configMap, secret and objectStore"}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {
-			got, err := Resolve(t.Context(), cluster, namespace, tc.ref)
+			got, err := resolver(cluster).Resolve(t.Context(), namespace, tc.ref)
 			var refused *Error
 			if got != nil || !errors.As(err, &refused) {
 				t.Fatalf("got %+v, %v; want an Error", got, err)
@@ -215,7 +220,7 @@ func TestAnswersOfTheAPIServer(t *testing.T) {
 				},
 			})
 			for _, ref := range []Ref{inConfigMap("contacts", "a.csv"), inSecret("contacts", "a.csv")} {
-				_, err := Resolve(t.Context(), failing, namespace, ref)
+				_, err := resolver(failing).Resolve(t.Context(), namespace, ref)
 				var refused *Error
 				switch {
 				case tc.want != "" && (!errors.As(err, &refused) || refused.Reason != tc.want):
@@ -231,7 +236,7 @@ func TestAnswersOfTheAPIServer(t *testing.T) {
 func TestPinHoldsWhatItSaw(t *testing.T) {
 	cm := configMap("contacts", map[string]string{"a.csv": rows}, nil)
 	cluster := fake.NewClientBuilder().WithObjects(cm).Build()
-	pinned, err := Resolve(t.Context(), cluster, namespace, inConfigMap("contacts", "a.csv"))
+	pinned, err := resolver(cluster).Resolve(t.Context(), namespace, inConfigMap("contacts", "a.csv"))
 	if err != nil {
 		t.Fatal(err)
 	}
