@@ -204,7 +204,7 @@ func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce 
 	anew := earlier == nil || record.Outcome == v1alpha1.LoadNeverAccepted
 	if anew {
 		record.Rejections = 0
-		record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+		record.Outcome, record.Reason, record.Message, record.CompletionTime, record.Source = "", "", "", nil, nil
 	}
 	record.ConnectorRef = c.job.Spec.ConnectorRef
 	record.TargetFingerprint = c.connection.fingerprint

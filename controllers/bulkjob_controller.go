@@ -139,6 +139,9 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 	case receipt.Spec.Target != c.identity.Target || receipt.Spec.Object != c.identity.Object:
 		return turn{}, refusal(v1alpha1.ReasonReceiptConflict, "BulkReceipt "+c.receipt+" does not hold the load that its name stands for; somebody else wrote it")
 	case receipt.Record.Outcome == v1alpha1.LoadNeverAccepted:
+		if err := seenUnfit(receipt, c); err != nil {
+			return turn{}, err
+		}
 		return r.claim(ctx, c, receipt)
 	}
 	return r.follow(ctx, job, receipt, frozen(receipt) && !lostStatus(job, receipt))
@@ -181,6 +184,9 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 		wake(r.operator.receiptEvents, receipt) // it is cut, or cancelled
 	}
 	next := turn{status: &status, said: said, after: untilDeadline(job, now, 10*time.Minute), priority: priorityFollow}
+	if v.known.upload != nil {
+		next.after = min(next.after, progressInterval)
+	}
 	if job.Status.Receipt != receipt.Name {
 		next.after = min(next.after, time.Second) // until it is bound, nobody who polls the load knows whom to wake
 	}

@@ -49,14 +49,13 @@ func mirror(v *jobView) (v1alpha1.BulkJobStatus, verdict) {
 	} else if record.Outcome == "" && v.job.Status.Receipt == v.receipt.Name && v.job.Status.State != "" && record.JobID != "" {
 		status.State, status.Rows = v.job.Status.State, v.job.Status.Rows // shown by an earlier process; the next poll tells
 	}
-	if record.JobID != "" && record.Source != nil && record.Source.Bytes != nil {
-		status.Upload = &v1alpha1.UploadStatus{BytesSent: *record.Source.Bytes, BytesTotal: record.Source.Bytes}
-	}
+	status.Upload = uploadStatus(v)
+	status.EstimatedCompletionTime = estimatedCompletion(v, said)
 	status.StartTime = startTime(v.job, said, takenUp(v))
 	if v.late {
 		none := int64(0)
 		status.Rows = &v1alpha1.RowCounts{Sent: &none}
-		status.RowErrors, status.SubmitTime, status.Upload = nil, nil, nil
+		status.RowErrors, status.SubmitTime, status.Upload, status.EstimatedCompletionTime = nil, nil, nil, nil
 	}
 	return settle(v.job, status, said, v.now), said
 }

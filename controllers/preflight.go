@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	if err != nil {
 		return nil, err
 	}
-	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source))
+	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source, ci))
 	if err != nil {
 		return nil, sourceHeld(err)
 	}
@@ -52,9 +53,9 @@ func (c *consignment) check(ctx context.Context) error {
 	if c.job.Spec.ObjectCheck != v1alpha1.ObjectCheckWarn && !slices.Contains(c.connection.objects, c.job.Spec.Object) {
 		return refusal(v1alpha1.ReasonObjectUnknown, unknownObject(c.job.Spec.Object, c.connection.objects))
 	}
-	if c.pinned.Size > openconnectors.MaxUploadBytes {
-		return refusal(v1alpha1.ReasonSourceTooLarge, fmt.Sprintf("the file has %d bytes; the platform takes at most %d",
-			c.pinned.Size, int64(openconnectors.MaxUploadBytes)))
+	if limit := maxUploadBytes(c.connector); c.pinned.Size > limit {
+		return refusal(v1alpha1.ReasonSourceTooLarge, fmt.Sprintf(
+			"the file has %d bytes; ConnectorInstance %s takes at most %d (limits.maxUploadBytes)", c.pinned.Size, c.connector.Name, limit))
 	}
 	if c.identity.Format != v1alpha1.FormatCSV {
 		return nil
@@ -62,7 +63,7 @@ func (c *consignment) check(ctx context.Context) error {
 	return c.checkCSV(ctx)
 }
 
-// checkCSV reads a file that is at hand to its end, and of any other the header.
+// checkCSV reads a file that is at hand to its end, and of any other the header: the rest is checked on its way.
 func (c *consignment) checkCSV(ctx context.Context) error {
 	file, err := c.pinned.Open(ctx)
 	if err != nil {
@@ -71,17 +72,20 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 	defer file.Close()
 	rows := csvstream.NewReader(file, csvstream.Options{HideNames: c.pinned.Sensitive})
 	var all io.Reader = rows
-	if c.pinned.Size < 0 {
+	whole := c.pinned.InMemory && c.pinned.Size >= 0
+	if !whole {
 		all = io.LimitReader(rows, maxHeaderBytes)
 	}
 	if _, err := io.Copy(io.Discard, all); err != nil {
 		return sourceHeld(err)
 	}
-	if c.pinned.Size >= 0 && rows.Rows() == 0 {
-		return refusal(v1alpha1.ReasonSourceInvalid, "the file has a header and no rows")
+	if whole && rows.Rows() == 0 {
+		return errNoRows
 	}
 	return nil
 }
+
+var errNoRows = refusal(v1alpha1.ReasonSourceInvalid, "the file has a header and no rows")
 
 // admit says whether a load may be claimed now: its job still stands, and an upload slot and a request are free.
 func (o *operator) admit(ctx context.Context, c *consignment) error {
@@ -109,8 +113,8 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 // errStale says that a job was changed or deleted while it was looked at; the change brings the next reconcile.
 var errStale = errors.New("the job was changed meanwhile")
 
-func sourceRef(s *v1alpha1.BulkJobSource) source.Ref {
-	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, MaxBytes: openconnectors.MaxUploadBytes}
+func sourceRef(s *v1alpha1.BulkJobSource, ci *v1alpha1.ConnectorInstance) source.Ref {
+	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, MaxBytes: maxUploadBytes(ci)}
 	if s.ConfigMap != nil {
 		ref.ConfigMap = &source.KeyRef{Name: s.ConfigMap.Name, Key: s.ConfigMap.Key}
 	}
@@ -124,6 +128,11 @@ func sourceRef(s *v1alpha1.BulkJobSource) source.Ref {
 		}
 	}
 	return ref
+}
+
+// maxUploadBytes is the size of the largest file that a connector takes.
+func maxUploadBytes(ci *v1alpha1.ConnectorInstance) int64 {
+	return cmp.Or(ci.Spec.Limits.MaxUploadBytes, openconnectors.MaxUploadBytes)
 }
 
 // sourceReasons maps what is wrong with a source to a job's condition, and says whether it may pass by itself.

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -31,6 +32,8 @@ type load struct {
 
 	foreignNonce string // the attempt of another process that is being waited for
 	foreignSince time.Time
+
+	upload *transfer // the upload of the last attempt, while it runs
 
 	nextPoll   time.Time
 	failures   int // polls in a row that failed
@@ -149,17 +152,48 @@ func (p *process) isDraining() bool {
 	return p.draining
 }
 
+// transfer is how far an upload is.
+type transfer struct {
+	sent  atomic.Int64 // bytes of the file handed out
+	total int64        // -1 where unknown
+	since time.Time
+	shown passage // what the jobs show of it
+}
+
+// transferring notes the upload of a load, and gives the function that is told how far it is.
+func (p *process) transferring(key types.NamespacedName, total int64, now time.Time) func(sent int64) {
+	t := &transfer{total: total, since: now}
+	p.with(key, func(l *load) { l.upload = t })
+	return t.sent.Store
+}
+
+// passage is a transfer at one moment.
+type passage struct {
+	sent, total int64
+	since, at   time.Time // at is zero while there is nothing worth showing
+}
+
+// look is the passage to show: another one only when the last was shown for a while.
+func (t *transfer) look(now time.Time) passage {
+	if now.Sub(t.since) >= quietStart && now.Sub(t.shown.at) >= progressInterval {
+		t.shown = passage{sent: t.sent.Load(), total: t.total, since: t.since, at: now}
+	}
+	return t.shown
+}
+
 // known is a copy of the process's knowledge of a load, for decisions.
 type known struct {
 	holder     string
 	inHand     bool // the last attempt is this process's, and its content is at hand
 	begun      bool // the last attempt was begun by this process
 	uploading  bool
+	upload     *passage  // of the last attempt's upload; nil while none runs here
 	firstSeen  time.Time // of the last attempt, if it is another process's
 	nextPoll   time.Time // zero: not polled by this process yet
 	state      string
 	stateSince time.Time
 	rows       *v1alpha1.RowCounts
+	rowsSince  time.Time
 	trouble    *verdict
 	cancelSent time.Time
 	orphaned   bool
@@ -177,7 +211,12 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 		}
 		k.inHand, k.begun = l.inHand[last.Nonce] != nil, l.begun[last.Nonce]
 		k.firstSeen, k.nextPoll = l.foreignSince, l.nextPoll
-		k.state, k.stateSince, k.rows, k.trouble = l.state, l.stateSince, l.rows, l.trouble
+		k.state, k.stateSince, k.trouble = l.state, l.stateSince, l.trouble
+		k.rows, k.rowsSince = l.rows, l.rowsSince
+		if l.upload != nil {
+			seen := l.upload.look(now)
+			k.upload = &seen
+		}
 		k.cancelSent = l.cancelSent
 		k.orphaned = !l.orphanedAt.IsZero() && now.Sub(l.orphanedAt) >= p.orphanDelay
 	})

@@ -44,6 +44,7 @@ func (o *operator) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonc
 	if c == nil {
 		return
 	}
+	defer o.process.with(key, func(l *load) { l.upload = nil })
 	logger := ctrl.Log.WithName("send").WithValues("receipt", key, "attempt", lastAttempt(receipt).Number, "nonce", nonce)
 	result := o.submit(ctx, c, receipt)
 	if result.sent.Outcome == openconnectors.Accepted {
@@ -68,8 +69,8 @@ func (o *operator) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonc
 // sending is what came of one attempt.
 type sending struct {
 	sent  openconnectors.Attempt
-	rows  *int64 // counted on the way; nil where the format has none
-	ended string // why no further attempt is to be made for this content; empty if one may be
+	rows  *int64   // counted on the way; nil where the format has none
+	ended *verdict // why no further attempt is to be made for this content; nil if one may be
 }
 
 // submit streams the file to the endpoint. The closing boundary is handed out only after a last look.
@@ -94,11 +95,11 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 	result := sending{}
 	result.sent = c.connection.client.Submit(ctx, openconnectors.Upload{
 		Object: c.job.Spec.Object, FileName: token + extension(c.identity.Format), ContentType: contentType(c.identity.Format),
-		File: body, Size: c.pinned.Size, MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path,
+		File: body, Size: c.pinned.Size, Progress: o.process.transferring(c.key(), c.pinned.Size, o.now()), MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path,
 		TruncatedMayBeAccepted: c.connector.Spec.TruncatedUploads == v1alpha1.TruncatedMayBeAccepted,
 		BeforeBoundary: func(ctx context.Context) error {
 			if rows != nil && rows.Rows() == 0 {
-				return errors.New("the file has a header and no rows")
+				return errNoRows
 			}
 			ctx, cancel := context.WithTimeout(ctx, lastLookTimeout)
 			defer cancel()
@@ -109,9 +110,7 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 		n := rows.Rows()
 		result.rows = &n
 	}
-	if withheld, ok := errors.AsType[*cutError](result.sent.Err); ok {
-		result.ended = withheld.reason
-	}
+	result.ended = endedBy(result.sent.Err)
 	return result
 }
 
@@ -133,15 +132,30 @@ func (o *operator) lastLook(ctx context.Context, c *consignment, receipt *v1alph
 	if reason := unwanted(job, receipt, o.now()); reason != "" {
 		return &cutError{reason}
 	}
-	pinned, err := o.sources.Resolve(ctx, c.job.Namespace, sourceRef(&c.job.Spec.Source))
-	var refused *source.Error
-	switch {
-	case errors.As(err, &refused), err == nil && pinned.Content != c.pinned.Content:
-		return &cutError{v1alpha1.ReasonSourceChanged}
-	case err != nil:
-		return fmt.Errorf("cannot see whether the source is still the same: %w", err)
+	if err := o.samePin(ctx, c); err != nil {
+		return err
 	}
 	return o.stillMine(ctx, receipt)
+}
+
+// samePin is nil if the source still holds what was pinned. A store that does not answer is asked again while there is
+// time: what hangs on it is a whole upload.
+func (o *operator) samePin(ctx context.Context, c *consignment) error {
+	for {
+		pinned, err := o.sources.Resolve(ctx, c.job.Namespace, sourceRef(&c.job.Spec.Source, c.connector))
+		var refused *source.Error
+		switch {
+		case errors.As(err, &refused), err == nil && pinned.Content != c.pinned.Content:
+			return &cutError{v1alpha1.ReasonSourceChanged}
+		case err == nil:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cannot see whether the source is still the same: %w", err)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // stillMine is nil if the last attempt of the receipt, as the API server has it, is the one that is being made.
@@ -224,11 +238,12 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 	case openconnectors.Rejected:
 		record.Rejections++
 	default:
-		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == "" {
+		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == nil {
 			record.Rejections++ // refused by its head already, so that the file never left
 		}
-		if r.ended != "" && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce {
-			end(record, v1alpha1.LoadNeverAccepted, r.ended, notWantedMessage(r.ended), now)
+		if r.ended != nil && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce {
+			end(record, v1alpha1.LoadNeverAccepted, r.ended.reason, r.ended.message, now)
+			record.Source = r.unfitSource(c)
 		}
 	}
 }
@@ -241,6 +256,9 @@ func (r *sending) accept(record *v1alpha1.BulkReceiptRecord, c *consignment, now
 		record.JobID, record.State, record.SubmitTime = id, r.sent.Job.State, &t
 		record.Source = c.sourceStatus()
 		record.Source.Bytes = &r.sent.BytesSent
+		if record.Source.SHA256 == "" && !c.pinned.Sensitive {
+			record.Source.SHA256 = c.job.Spec.Source.SHA256 // what was sent has it, or the boundary would have been withheld
+		}
 		record.Rows = &v1alpha1.RowCounts{Sent: r.rows}
 		if record.Outcome == v1alpha1.LoadUnknown || record.Outcome == v1alpha1.LoadNeverAccepted {
 			record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil

@@ -64,6 +64,7 @@ const (
 type Error struct {
 	Reason  Reason
 	Message string // names the object and the key and says what to do; never content
+	SHA256  string // of ContentMismatch: the digest of what is stored, in hex; empty for a Secret
 }
 
 func (e *Error) Error() string { return "cannot use the source: " + e.Message }

@@ -29,5 +29,7 @@ type object struct {
 	digest string
 }
 
-// errChanged says that the object is no longer the one that was pinned.
-var errChanged = errors.New("cannot go on reading: the object was changed or replaced meanwhile")
+// ErrChanged says that the object is no longer the one that was pinned.
+var ErrChanged = errors.New("cannot go on reading: the object was changed or replaced meanwhile")
+
+var errChanged = ErrChanged

@@ -113,8 +113,8 @@ func mismatch(what, digest string, sensitive bool) error {
 	if sensitive {
 		return refuse(ContentMismatch, "%s isn't the content that spec.source.sha256 names: correct one of them", what)
 	}
-	return refuse(ContentMismatch, "%s isn't the content that spec.source.sha256 names, its digest is %s: correct one of them",
-		what, digest)
+	return &Error{Reason: ContentMismatch, SHA256: digest, Message: fmt.Sprintf(
+		"%s isn't the content that spec.source.sha256 names, its digest is %s: correct one of them", what, digest)}
 }
 
 func plainOpener(value []byte) func(context.Context) (io.ReadCloser, error) {

@@ -1,0 +1,74 @@
+package controllers
+
+import (
+	"errors"
+
+	"k8s.io/utils/ptr"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/source"
+)
+
+// Most of a large file is seen only on its way. What is found wrong with it there
+// ends the load, unsent, and the receipt remembers it: the same content is not
+// read through again, and other content has a receipt of its own.
+
+// unfit are the reasons that lie in the content itself.
+var unfit = map[string]bool{
+	v1alpha1.ReasonSourceInvalid:    true,
+	v1alpha1.ReasonSourceUnreadable: true,
+	v1alpha1.ReasonSourceTooLarge:   true,
+	v1alpha1.ReasonContentMismatch:  true,
+}
+
+// endedBy is why an attempt that ended so is not to be made again for the same content; nil if it may be.
+func endedBy(err error) *verdict {
+	if cut, ok := errors.AsType[*cutError](err); ok {
+		v := failed(cut.reason, notWantedMessage(cut.reason))
+		return &v
+	}
+	if errors.Is(err, source.ErrChanged) {
+		v := failed(v1alpha1.ReasonSourceChanged, notWantedMessage(v1alpha1.ReasonSourceChanged))
+		return &v
+	}
+	if h, ok := errors.AsType[*held](sourceHeld(err)); ok && unfit[h.verdict.reason] {
+		return &h.verdict
+	}
+	return nil
+}
+
+// seenUnfit says why content that was read through before, and not sent, is not
+// read again; nil if what stood against it may have changed since.
+func seenUnfit(receipt *v1alpha1.BulkReceipt, c *consignment) error {
+	record := &receipt.Record
+	if record.Outcome != v1alpha1.LoadNeverAccepted || !unfit[record.Reason] {
+		return nil
+	}
+	guard, digest := c.job.Spec.Source.SHA256, ""
+	if record.Source != nil {
+		digest = record.Source.SHA256
+	}
+	switch {
+	case record.Reason == v1alpha1.ReasonContentMismatch && (guard == "" || guard == digest):
+		return nil // the guard was corrected, or taken away
+	case record.Reason == v1alpha1.ReasonSourceTooLarge && record.Source != nil && deref(record.Source.Bytes) < maxUploadBytes(c.connector):
+		return nil // the connector takes more now
+	}
+	return refusal(record.Reason, record.Message)
+}
+
+// unfitSource is what a receipt remembers of content that was found unfit on its way; nil where that was not the reason.
+func (r *sending) unfitSource(c *consignment) *v1alpha1.SourceStatus {
+	if !unfit[r.ended.reason] {
+		return nil
+	}
+	status := c.sourceStatus()
+	status.Bytes = &r.sent.BytesSent
+	if r.ended.reason == v1alpha1.ReasonSourceTooLarge {
+		status.Bytes = ptr.To(maxUploadBytes(c.connector)) // it has more
+	}
+	if refused, ok := errors.AsType[*source.Error](r.sent.Err); ok && refused.SHA256 != "" {
+		status.SHA256 = refused.SHA256
+	}
+	return status
+}
