@@ -32,6 +32,8 @@ type ControlPlane struct {
 	Admin *rest.Config
 	// Kubeconfig is the path of an administrator's access.
 	Kubeconfig string
+	// OperatorEnv is added to the environment of the operators started from now on, in os.Environ's form.
+	OperatorEnv []string
 
 	dir         string
 	environment *envtest.Environment
@@ -112,8 +114,8 @@ func (c *ControlPlane) Token(ctx context.Context, namespace, account string) (st
 	return strings.TrimSpace(token), err
 }
 
-// operatorKubeconfig writes one whose user is the operator's ServiceAccount, so that it may do what config/rbac says.
-func (c *ControlPlane) operatorKubeconfig(ctx context.Context) (string, error) {
+// OperatorKubeconfig writes one whose user is the operator's ServiceAccount, so that it may do what config/rbac says.
+func (c *ControlPlane) OperatorKubeconfig(ctx context.Context) (string, error) {
 	token, err := c.Token(ctx, OperatorNamespace, operatorAccount)
 	if err != nil {
 		return "", err

@@ -45,7 +45,7 @@ func StartEndpoint(ctx context.Context, bin, dir, databaseURL string, args ...st
 		"-connector=" + connector, "-listen=127.0.0.1:0", "-port-file=" + portFile, "-log-format=json", "-spool-dir=" + filepath.Join(dir, "spool"),
 	}, args...)
 	var err error
-	if e.Process, err = startProcess(bin, dir, "bulk-endpoint", env, args...); err != nil {
+	if e.Process, err = StartProcess(bin, dir, "bulk-endpoint", env, args...); err != nil {
 		return nil, err
 	}
 	if err := e.await(ctx, portFile); err != nil {

@@ -19,7 +19,7 @@ type Operator struct {
 // StartOperator runs the manager of bin as its ServiceAccount, allowed to dial that port of this machine, and returns when
 // it is ready; if it does not come to be, it is stopped. Its log is in dir.
 func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir, port string, args ...string) (*Operator, error) {
-	kubeconfig, err := c.operatorKubeconfig(ctx)
+	kubeconfig, err := c.OperatorKubeconfig(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,8 @@ func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir, port string,
 		"--allow-http", "--allow-private=127.0.0.1/32:" + port, "--health-probe-bind-address=" + probes,
 		"--leader-elect", "--leader-election-namespace=" + OperatorNamespace,
 	}, args...)
-	process, err := startProcess(bin, dir, "manager", []string{"KUBECONFIG=" + kubeconfig, "HOME=" + dir, "PATH=" + os.Getenv("PATH")}, args...)
+	env := append([]string{"KUBECONFIG=" + kubeconfig, "HOME=" + dir, "PATH=" + os.Getenv("PATH")}, c.OperatorEnv...)
+	process, err := StartProcess(bin, dir, "manager", env, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,8 @@ type Process struct {
 	err   error
 }
 
-// startProcess runs a program of bin, whose log is in dir. Its environment is env and nothing else.
-func startProcess(bin, dir, name string, env []string, args ...string) (*Process, error) {
+// StartProcess runs a program of bin, whose log is in dir. Its environment is env and nothing else.
+func StartProcess(bin, dir, name string, env []string, args ...string) (*Process, error) {
 	p := &Process{Name: name, Log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -57,6 +57,9 @@ func (p *Process) run(log *os.File, started chan<- error) {
 		p.err = p.cmd.Wait()
 	}
 }
+
+// ID is the process id.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
 
 // Ended is closed once the program has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
