@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/openconnectors"
@@ -46,5 +48,106 @@ func TestHeard(t *testing.T) {
 		if troubled := tc.reason == "and after a day it is a trouble"; (l.trouble != nil) != troubled {
 			t.Errorf("%s: trouble %v", tc.reason, l.trouble)
 		}
+	}
+}
+
+func TestTransferLook(t *testing.T) {
+	since := noon
+	steps := []struct {
+		reason string
+		after  time.Duration // since the begin
+		sent   int64         // by then
+		want   passage
+	}{
+		{"at the begin there is nothing worth showing", 0, 0, passage{}},
+		{"nor while most uploads are still on their way", quietStart - time.Second, 1000, passage{}},
+		{"then it is shown", quietStart, 2000, passage{sent: 2000, total: 9000, since: since, at: noon.Add(quietStart)}},
+		{"and stays for a while", quietStart + progressInterval - time.Second, 5000, passage{sent: 2000, total: 9000, since: since, at: noon.Add(quietStart)}},
+		{"until it is worth another write", quietStart + progressInterval, 6000, passage{sent: 6000, total: 9000, since: since, at: noon.Add(quietStart + progressInterval)}},
+	}
+	p := newProcess()
+	key := types.NamespacedName{Name: "br-contacts"}
+	tell := p.transferring(key, 9000, since)
+	receipt := newLoad().receipt
+	for _, s := range steps {
+		tell(s.sent)
+		got := p.snapshot(key, receipt, noon.Add(s.after)).upload
+		if got == nil {
+			t.Fatalf("%s: no upload is known", s.reason)
+		}
+		if diff := cmp.Diff(s.want, *got, cmp.AllowUnexported(passage{})); diff != "" {
+			t.Errorf("%s: -want +got\n%s", s.reason, diff)
+		}
+	}
+}
+
+func TestUploadStatus(t *testing.T) {
+	seen := func(sent, total int64) func(*loadView) {
+		return func(v *loadView) {
+			v.known.upload = &passage{sent: sent, total: total, since: noon.Add(-time.Minute), at: noon}
+		}
+	}
+	cases := []struct {
+		reason  string
+		changes []func(*loadView)
+		want    *v1alpha1.UploadStatus
+	}{
+		{"nothing runs here", nil, nil},
+		{"too early to show", []func(*loadView){func(v *loadView) { v.known.upload = &passage{} }}, nil},
+		{"a third in a minute: two minutes to go", []func(*loadView){seen(100, 300)}, &v1alpha1.UploadStatus{
+			BytesSent: 100, BytesTotal: new(int64(300)), EstimatedCompletionTime: new(metav1.NewTime(noon.Add(2 * time.Minute))),
+		}},
+		{"nothing sent yet: no rate to go by", []func(*loadView){seen(0, 300)}, &v1alpha1.UploadStatus{BytesTotal: new(int64(300))}},
+		{"of unknown size", []func(*loadView){seen(100, -1)}, &v1alpha1.UploadStatus{BytesSent: 100}},
+		{"so slow that an estimate says nothing", []func(*loadView){seen(1, 6_000_000_000)}, &v1alpha1.UploadStatus{
+			BytesSent: 1, BytesTotal: new(int64(6_000_000_000)),
+		}},
+		{"once it is taken, all was sent", []func(*loadView){running, seen(100, 300), func(v *loadView) {
+			v.receipt.Record.Source = &v1alpha1.SourceStatus{Bytes: new(int64(300))}
+		}}, &v1alpha1.UploadStatus{BytesSent: 300, BytesTotal: new(int64(300))}},
+	}
+	for _, tc := range cases {
+		t.Run(tc.reason, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, uploadStatus(viewOf(newLoad(tc.changes...)))); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestEstimatedCompletion(t *testing.T) {
+	processed := func(told *v1alpha1.RowCounts) func(*loadView) {
+		return func(v *loadView) {
+			running(v)
+			v.receipt.Record.SubmitTime = new(metav1.NewTime(noon.Add(-10 * time.Minute)))
+			v.receipt.Record.Rows = rows(1000, -1, -1)
+			v.known.state, v.known.rows, v.known.rowsSince = "RUNNING", told, noon
+		}
+	}
+	cases := []struct {
+		reason  string
+		changes []func(*loadView)
+		want    *metav1.Time
+	}{
+		{"a quarter in ten minutes: half an hour to go", []func(*loadView){processed(rows(-1, 250, 0))}, new(metav1.NewTime(noon.Add(30 * time.Minute)))},
+		{"failed rows count as done", []func(*loadView){processed(rows(-1, 0, 500))}, new(metav1.NewTime(noon.Add(10 * time.Minute)))},
+		{"none done: no rate to go by", []func(*loadView){processed(rows(-1, 0, 0))}, nil},
+		{"more than were sent: the counter counts something else", []func(*loadView){processed(rows(-1, 1001, 0))}, nil},
+		{"not told how far", []func(*loadView){processed(rows(-1, -1, -1))}, nil},
+		{"not counted here", []func(*loadView){processed(rows(-1, 250, 0)), func(v *loadView) { v.receipt.Record.Rows = nil }}, nil},
+		{"not heard by this process yet: what an earlier one showed stays", []func(*loadView){processed(nil), func(v *loadView) {
+			v.jobs[0].Status.EstimatedCompletionTime = new(metav1.NewTime(noon))
+		}}, new(metav1.NewTime(noon))},
+		{"suspended", []func(*loadView){processed(rows(-1, 250, 0)), spec(suspended)}, nil},
+		{"on its way still", nil, nil},
+		{"over", []func(*loadView){over(v1alpha1.LoadSucceeded, "COMPLETE")}, nil},
+	}
+	for _, tc := range cases {
+		t.Run(tc.reason, func(t *testing.T) {
+			v := viewOf(newLoad(tc.changes...))
+			if diff := cmp.Diff(tc.want, estimatedCompletion(v, judge(v))); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
 	}
 }
