@@ -1,5 +1,5 @@
 # "make" alone lists the targets. Nothing has to be configured: what is missing is built or downloaded, pinned, and kept
-# in bin/ or, for the control plane, in the user's cache.
+# in bin/ or, for the control plane and the object stores, in the user's cache.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -12,6 +12,8 @@ FUZZTIME     ?= 30s
 CONTAINER    ?= docker
 TARGET       ?= memory
 KEEP         ?=
+ONLY         ?=
+QUICK        ?=
 
 BIN       := bin
 # A compiler that collects no garbage is a fifth faster; the limit is per process. Equal flags share one build cache.
@@ -81,11 +83,15 @@ lint: $(BIN)/golangci-lint ## Run the linters of .golangci.yml.
 controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line printed is their directory.
 	@hack/controlplane.sh
 
+.PHONY: stores
+stores: ## Put S3, Google and Azure storage servers in place, for tests; the last line printed is their directory.
+	@hack/stores.sh
+
 .PHONY: test
-test: ## Run every test, with a real control plane and a real PostgreSQL; prints the coverage.
-	$(call say,Getting a control plane and PostgreSQL ready)
+test: ## Run every test, with a real control plane, PostgreSQL and object stores; prints the coverage.
+	$(call say,Getting a control plane, PostgreSQL and object stores ready)
 	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); \
-	export KUBEBUILDER_ASSETS PATH; \
+	BULKJOB_STORES=$$(hack/stores.sh | tail -n 1); export KUBEBUILDER_ASSETS PATH BULKJOB_STORES; \
 	printf '\n==> Compiling and testing, race detector on (minutes with an empty Go cache)\n'; \
 	go test -race -timeout 20m -coverprofile=coverage.out -coverpkg=$(COVERED) ./... | \
 		awk '{sub(/[ \t]*coverage: .*/, ""); print; fflush()}'; \
@@ -94,6 +100,14 @@ test: ## Run every test, with a real control plane and a real PostgreSQL; prints
 	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
 	printf '\n==> Coverage, whichever package a test is in\n'; \
 	go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: bench
+bench: build ## Measure against curl, psql and others, side by side, and write docs/benchmarks.md. ONLY=name,name, QUICK=1.
+	$(call say,Getting the control plane PostgreSQL and the S3 server ready)
+	@$(COMPILE) build -trimpath -o $(BIN)/bench ./test/perf
+	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); BULKJOB_STORES=$$(hack/stores.sh s3 | tail -n 1); \
+	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES PATH; \
+	ONLY='$(ONLY)' QUICK='$(QUICK)' exec $(BIN)/bench
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s).
@@ -115,7 +129,7 @@ verify: ## Fail if generated code, manifests or docs are stale; they are fresh a
 	echo 'Fresh: generated code, manifests and reference.'
 
 .PHONY: clean
-clean: ## Remove what was built here (the control plane in the user's cache stays).
+clean: ## Remove what was built here (the control plane and the stores in the user's cache stay).
 	rm -rf bin dist coverage.out
 
 ##@ Deploy
