@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -12,9 +13,11 @@ import (
 
 const (
 	// readBufferBytes of a connection: fewer and larger reads than with the 4 KiB that net/http takes.
-	readBufferBytes = 128 << 10
-	idleConnections = 64
-	idlePerHost     = 16
+	readBufferBytes = 64 << 10
+	idleConnections = 32
+	idlePerHost     = 8
+	// platformTimeout bounds a request for the operator's own credentials.
+	platformTimeout = 10 * time.Second
 )
 
 // Resolver finds sources. All object stores share one transport, which keeps to the dial policy.
@@ -22,6 +25,8 @@ type Resolver struct {
 	reader     client.Reader
 	identities []Identity
 	transport  *http.Transport
+	platform   *http.Client // for the operator's own credentials, and nothing else
+	aws        awsIdentity
 }
 
 // New makes a Resolver. The reader must be live: neither ConfigMaps nor Secrets are cached. The identities say which
@@ -32,15 +37,29 @@ func New(reader client.Reader, policy dial.Policy, identities []Identity) *Resol
 	transport.MaxIdleConns = idleConnections
 	transport.MaxIdleConnsPerHost = idlePerHost
 	transport.DisableCompression = true // the bytes are wanted as they are stored
-	return &Resolver{reader: reader, identities: identities, transport: transport}
+	transport.ForceAttemptHTTP2 = false // one connection per download, not one for all
+	return &Resolver{reader: reader, identities: identities, transport: transport, platform: platformClient(policy)}
+}
+
+// platformClient asks for the operator's own credentials where its platform says: of a metadata service, as a rule, at an
+// address that the dial policy rightly refuses to jobs.
+func platformClient(policy dial.Policy) *http.Client {
+	transport := &http.Transport{IdleConnTimeout: time.Minute}
+	if policy.ProxyFromEnvironment {
+		transport.Proxy = http.ProxyFromEnvironment
+	}
+	return &http.Client{Transport: transport, Timeout: platformTimeout}
 }
 
 // Resolve reads the source that ref names in namespace and pins it. The error is an *Error where a person must act, and
 // a plain one where trying again may help.
 func (r *Resolver) Resolve(ctx context.Context, namespace string, ref Ref) (*Pinned, error) {
+	if _, known := magics[ref.Compression]; compressed(ref.Compression) && !known {
+		return nil, refuse(SourceNotSupported, "compression %q is not known: use None, Gzip or Zstd", ref.Compression)
+	}
 	switch {
 	case ref.ObjectStore != nil && ref.ConfigMap == nil && ref.Secret == nil:
-		return nil, refuse(SourceNotSupported, "object-store sources are not built yet: use a configMap or a secret")
+		return r.resolveObject(ctx, namespace, ref)
 	case ref.ConfigMap != nil && ref.Secret == nil && ref.ObjectStore == nil:
 		return r.resolveConfigMap(ctx, types.NamespacedName{Namespace: namespace, Name: ref.ConfigMap.Name}, ref)
 	case ref.Secret != nil && ref.ConfigMap == nil && ref.ObjectStore == nil:

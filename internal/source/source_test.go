@@ -179,7 +179,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"zstd unsaid", inConfigMap("contacts", "d.zst").with(None, ""), Error{Reason: SourceUnreadable, Message: `key "d.zst" of ConfigMap "contacts" is compressed: set spec.source.compression to Zstd`}},
 		{"gzip said wrongly", inConfigMap("contacts", "a.csv").with(Gzip, ""), Error{Reason: SourceUnreadable, Message: `key "a.csv" of ConfigMap "contacts" isn't Gzip data: correct spec.source.compression`}},
 		{"an unknown compression", inConfigMap("contacts", "a.csv").with("Zip", ""), Error{Reason: SourceNotSupported, Message: `compression "Zip" is not known: use None, Gzip or Zstd`}},
-		{"an object store", Ref{ObjectStore: &ObjectRef{}}, Error{Reason: SourceNotSupported, Message: "object-store sources are not built yet: use a configMap or a secret"}},
+		{"an object store", Ref{ObjectStore: &ObjectRef{}}, Error{Reason: SourceNotSupported, Message: "the object's url must begin with s3://, gs://, azblob:// or https://"}},
 		{"no source", Ref{}, Error{Reason: SourceNotSupported, Message: "it must be exactly one of configMap, secret and objectStore"}},
 		{"two sources", Ref{ConfigMap: &KeyRef{Name: "contacts", Key: "a.csv"}, ObjectStore: &ObjectRef{}}, Error{Reason: SourceNotSupported, Message: "it must be exactly one of configMap, secret and objectStore"}},
 	}

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -23,6 +24,9 @@ const (
 	// maxWindow is the window every zstd decoder should support (RFC 8878, section 3.1.1.1.2), 8 MiB. It bounds the
 	// memory of one stream.
 	maxWindow = 8 << 20
+	// magicBytes are enough to know each compression.
+	magicBytes      = 4
+	gzipBufferBytes = 64 << 10
 )
 
 var magics = map[string][]byte{
@@ -32,52 +36,99 @@ var magics = map[string][]byte{
 
 func compressed(compression string) bool { return compression != "" && compression != None }
 
-// opener tells early whether the value is what ref says it is, by its first bytes.
-func opener(what string, value []byte, ref Ref) (func(context.Context) (io.ReadCloser, error), error) {
-	if !compressed(ref.Compression) {
+// checkMagic tells by the first bytes whether stored bytes are what ref says they are.
+func checkMagic(what string, head []byte, compression string) error {
+	if !compressed(compression) {
 		for name, magic := range magics {
-			if bytes.HasPrefix(value, magic) {
-				return nil, refuse(SourceUnreadable, "%s is compressed: set spec.source.compression to %s", what, name)
+			if bytes.HasPrefix(head, magic) {
+				return refuse(SourceUnreadable, "%s is compressed: set spec.source.compression to %s", what, name)
 			}
 		}
-		return plainOpener(value), nil
+		return nil
 	}
-	magic, known := magics[ref.Compression]
-	if !known {
-		return nil, refuse(SourceNotSupported, "compression %q is not known: use None, Gzip or Zstd", ref.Compression)
+	if !bytes.HasPrefix(head, magics[compression]) {
+		return refuse(SourceUnreadable, "%s isn't %s data: correct spec.source.compression", what, compression)
 	}
-	if !bytes.HasPrefix(value, magic) {
-		return nil, refuse(SourceUnreadable, "%s isn't %s data: correct spec.source.compression", what, ref.Compression)
+	return nil
+}
+
+// newStream makes of stored bytes the file, decompressed on the way. It reads the first bytes at once, closes stored
+// when it is closed itself, and leaves it open if it fails.
+func newStream(ctx context.Context, what string, stored io.ReadCloser, ref Ref) (io.ReadCloser, error) {
+	s := &stream{ctx: ctx, what: what, stored: &origin{r: stored}, closer: stored}
+	head := make([]byte, magicBytes)
+	n, err := io.ReadFull(stored, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, err
 	}
-	limit := ref.MaxBytes
-	if limit <= 0 {
-		limit = DefaultMaxBytes
+	if err := checkMagic(what, head[:n], ref.Compression); err != nil {
+		return nil, err
 	}
-	return func(ctx context.Context) (io.ReadCloser, error) {
-		r, err := decompress(ref.Compression, bytes.NewReader(value))
-		if err != nil {
-			return nil, faulty(what, err)
-		}
-		return &stream{ctx: ctx, r: r, what: what, left: limit, limit: limit}, nil
-	}, nil
+	s.stored.head = head[:n]
+	if !compressed(ref.Compression) {
+		s.r = s.stored
+		return s, nil
+	}
+	s.limit = ref.MaxBytes
+	if s.limit <= 0 {
+		s.limit = DefaultMaxBytes
+	}
+	s.left = s.limit
+	if s.r, err = decompress(ref.Compression, s.stored); err != nil {
+		return nil, s.faulty(err)
+	}
+	return s, nil
 }
 
 func decompress(compression string, r io.Reader) (io.Reader, error) {
 	if compression == Gzip {
-		return gzip.NewReader(r)
+		return gzip.NewReader(bufio.NewReaderSize(r, gzipBufferBytes))
 	}
 	// Concurrency 1 decodes in the caller's goroutine, so that a stream left unread leaks none.
 	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow))
 }
 
+// origin is the stored bytes below a decompressor. It keeps their error, which is no fault of the data.
+type origin struct {
+	head []byte // read already
+	r    io.Reader
+	err  error
+}
+
+func (o *origin) Read(p []byte) (int, error) {
+	head := copy(p, o.head)
+	o.head = o.head[head:]
+	if head > 0 && head == len(p) {
+		return head, nil
+	}
+	if o.err != nil {
+		return head, o.err
+	}
+	n, err := o.r.Read(p[head:])
+	o.err = err
+	return head + n, err
+}
+
+// ended says whether the stored bytes have come to their end, too.
+func (o *origin) ended() bool {
+	for o.err == nil {
+		if n, _ := o.Read(make([]byte, 1)); n > 0 {
+			return false
+		}
+	}
+	return o.err == io.EOF
+}
+
 // stream reads as long as its context lives and, where a limit is set, no further than that.
 type stream struct {
-	ctx   context.Context
-	r     io.Reader
-	what  string
-	left  int64 // bytes until limit
-	limit int64 // 0: none, the bytes are in memory as they are
+	ctx    context.Context
+	what   string
+	stored *origin
+	r      io.Reader // stored, or what decompresses it
+	closer io.Closer
+	left   int64 // bytes until limit
+	limit  int64 // 0: none, the bytes are as they are stored
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -91,22 +142,29 @@ func (s *stream) Read(p []byte) (int, error) {
 	if s.left -= int64(n); s.left < 0 {
 		return 0, refuse(SourceTooLarge, "%s is larger than %d bytes when decompressed", s.what, s.limit)
 	}
-	if err != nil && err != io.EOF {
-		return n, faulty(s.what, err)
+	if err != nil && (err != io.EOF || !s.stored.ended()) {
+		return n, s.faulty(err)
 	}
 	return n, err
 }
 
-func faulty(what string, err error) error {
-	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
-		return refuse(SourceUnreadable, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", what, maxWindow)
+// faulty tells a fault of the data from one of the way to it.
+func (s *stream) faulty(err error) error {
+	switch {
+	case s.stored.err != nil && s.stored.err != io.EOF:
+		return s.stored.err
+	case errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return refuse(SourceUnreadable, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", s.what, maxWindow)
+	case err == io.EOF:
+		return refuse(SourceUnreadable, "%s goes on where its compressed data ends: store it again", s.what)
+	default:
+		return refuse(SourceUnreadable, "%s is faulty compressed data (%v): store it again", s.what, err)
 	}
-	return refuse(SourceUnreadable, "%s is faulty compressed data (%v): store it again", what, err)
 }
 
 func (s *stream) Close() error {
 	if d, ok := s.r.(*zstd.Decoder); ok {
 		d.Close()
 	}
-	return nil
+	return s.closer.Close()
 }

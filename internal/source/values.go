@@ -97,9 +97,11 @@ func pin(what, key string, value []byte, ref Ref, sensitive bool) (*Pinned, erro
 	if ref.SHA256 != "" && !strings.EqualFold(ref.SHA256, digest) {
 		return nil, mismatch(what, digest, sensitive)
 	}
-	open, err := opener(what, value, ref)
-	if err != nil {
+	if err := checkMagic(what, value, ref.Compression); err != nil {
 		return nil, err
+	}
+	open := func(ctx context.Context) (io.ReadCloser, error) {
+		return newStream(ctx, what, io.NopCloser(bytes.NewReader(value)), ref)
 	}
 	pinned := &Pinned{Size: int64(len(value)), Stored: int64(len(value)), Content: "sha256:" + digest, SHA256: digest,
 		Sensitive: sensitive, InMemory: true, Open: open}
@@ -115,10 +117,4 @@ func mismatch(what, digest string, sensitive bool) error {
 	}
 	return &Error{Reason: ContentMismatch, SHA256: digest, Message: fmt.Sprintf(
 		"%s isn't the content that spec.source.sha256 names, its digest is %s: correct one of them", what, digest)}
-}
-
-func plainOpener(value []byte) func(context.Context) (io.ReadCloser, error) {
-	return func(ctx context.Context) (io.ReadCloser, error) {
-		return &stream{ctx: ctx, r: bytes.NewReader(value)}, nil
-	}
 }
