@@ -83,8 +83,8 @@ func TestSlotsComeBack(t *testing.T) {
 				t.Fatal("it runs though it has ended")
 			}
 		}
-		if len(p.groups) != 0 {
-			t.Errorf("groups without uploads are kept: %v", p.groups)
+		if len(p.tenants) != 0 {
+			t.Errorf("namespaces without uploads are kept: %v", p.tenants)
 		}
 	})
 }
