@@ -185,8 +185,8 @@ func (r *Reader) finish() *SyntaxError {
 	return nil
 }
 
-// scan moves the state over p, one stretch (up to the next quote or line end) at a time.
-func (r *Reader) scan(p []byte) *SyntaxError {
+// walk moves the state over p, one stretch (up to the next quote or line end) at a time.
+func (r *Reader) walk(p []byte) *SyntaxError {
 	m := newMarks(p)
 	for i := 0; i < len(p); {
 		next, ended, problem := r.stretch(m, i)
