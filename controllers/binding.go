@@ -174,10 +174,13 @@ func (o *operator) claim(ctx context.Context, c *consignment, earlier *v1alpha1.
 			return fmt.Errorf("cannot claim the load: %w", err)
 		}
 	}
-	if o.process.isDraining() {
-		o.giveBack(c.key(), nonce)
-	}
 	wake(o.receiptEvents, receipt)
+	switch {
+	case o.process.isDraining():
+		return o.giveBack(c.key(), nonce, errShutdown)
+	case !o.shard.Owns(c.job.Namespace):
+		return o.giveBack(c.key(), nonce, errLeft)
+	}
 	return nil
 }
 

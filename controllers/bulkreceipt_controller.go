@@ -26,6 +26,9 @@ type ReceiptReconciler struct {
 func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	receipt := &v1alpha1.BulkReceipt{}
 	if err := r.Get(ctx, req.NamespacedName, receipt); err != nil {
+		if apierrors.IsNotFound(err) && !r.operator.shard.Owns(req.Namespace) {
+			return ctrl.Result{}, r.operator.letGo(req.NamespacedName)
+		}
 		if apierrors.IsNotFound(err) && !r.operator.pool.Running(req.String()) {
 			r.operator.process.lost(req.NamespacedName)
 		}

@@ -2,11 +2,13 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -33,7 +35,9 @@ func (d *drainer) Start(ctx context.Context) error {
 	o.pool.Close()
 	for key, nonces := range o.process.drain() {
 		for _, nonce := range nonces {
-			o.giveBack(key, nonce)
+			if err := o.giveBack(key, nonce, errShutdown); err != nil {
+				logger.Error(err, "A claim stays open", "receipt", key)
+			}
 		}
 	}
 	if wait(o, drainGrace) == nil {
@@ -53,22 +57,24 @@ func wait(o *operator, patience time.Duration) error {
 	return o.pool.Wait(ctx)
 }
 
-// giveBack records that a claim of this process was never begun.
-func (o *operator) giveBack(key types.NamespacedName, nonce string) {
+// giveBack records that a claim of this process was never begun, and why. If it cannot, the claim is in hand as before.
+func (o *operator) giveBack(key types.NamespacedName, nonce string, why error) error {
 	c := o.process.take(key, nonce)
 	if c == nil {
-		return // it was begun: what comes of it is recorded by who began it
+		return nil // it was begun: what comes of it is recorded by who began it
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), claimTimeout)
 	defer cancel()
 	receipt := &v1alpha1.BulkReceipt{}
 	if err := o.live.Get(ctx, key, receipt); err != nil || lastAttempt(receipt).Nonce != nonce || lastAttempt(receipt).Outcome != "" {
 		o.process.hold(key, nonce, c) // its claim may be on its way still; who makes it gives it back
-		return
+		return client.IgnoreNotFound(err)
 	}
 	last, now := &receipt.Record.Attempts[len(receipt.Record.Attempts)-1], metav1.NewMicroTime(o.now())
-	last.Outcome, last.EndedAt, last.Message = v1alpha1.AttemptNotSent, &now, errShutdown.Error()
+	last.Outcome, last.EndedAt, last.Message = v1alpha1.AttemptNotSent, &now, why.Error()
 	if err := o.client.Update(ctx, receipt); err != nil {
-		ctrl.Log.WithName("drain").Error(err, "Cannot give a claim back", "receipt", key)
+		o.process.hold(key, nonce, c)
+		return fmt.Errorf("cannot give a claim back: %w", err)
 	}
+	return nil
 }

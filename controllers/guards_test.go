@@ -76,7 +76,9 @@ func TestGiveBackLeavesWhatWasBegun(t *testing.T) {
 			t.Fatal("cannot begin")
 		}
 		o.process.drain()
-		o.giveBack(key, "one")
+		if err := o.giveBack(key, "one", errShutdown); err != nil {
+			t.Fatal(err)
+		}
 		after := &v1alpha1.BulkReceipt{}
 		if err := o.live.Get(t.Context(), key, after); err != nil {
 			t.Fatal(err)
@@ -87,7 +89,9 @@ func TestGiveBackLeavesWhatWasBegun(t *testing.T) {
 	}
 	o := guarded(t)
 	o.process.hold(key, "one", &consignment{})
-	o.giveBack(key, "one")
+	if err := o.giveBack(key, "one", errShutdown); err != nil {
+		t.Fatal(err)
+	}
 	if o.process.take(key, "one") == nil {
 		t.Error("a claim that is still on its way was forgotten, so nobody gives it back")
 	}

@@ -41,6 +41,7 @@ type operator struct {
 	gates       *upload.Gates
 	metrics     *metrics
 	patience    Patience
+	shard       *Shard
 	now         func() time.Time
 
 	jobEvents       chan event.GenericEvent

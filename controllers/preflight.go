@@ -89,6 +89,9 @@ var errNoRows = refusal(v1alpha1.ReasonSourceInvalid, "the file has a header and
 
 // admit says whether a load may be claimed now: its job still stands, and an upload slot and a request are free.
 func (o *operator) admit(ctx context.Context, c *consignment) error {
+	if !o.shard.Owns(c.job.Namespace) {
+		return errStale
+	}
 	current := &v1alpha1.BulkJob{}
 	if err := o.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); client.IgnoreNotFound(err) != nil {
 		return err

@@ -3,6 +3,8 @@ package controllers
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,6 +146,16 @@ func (p *process) drain() map[types.NamespacedName][]string {
 		}
 	}
 	return left
+}
+
+// unbegun are the attempts at a load that were claimed and not begun.
+func (p *process) unbegun(key types.NamespacedName) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.loads[key]; l != nil {
+		return slices.Collect(maps.Keys(l.inHand))
+	}
+	return nil
 }
 
 func (p *process) isDraining() bool {

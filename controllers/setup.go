@@ -49,6 +49,8 @@ type Options struct {
 	CloudIdentities []sources.Identity
 	// Patience is how long the operator waits before it believes the worst.
 	Patience Patience
+	// Shard is what the manager works for, and made its cache; nil: all that its cache holds.
+	Shard *Shard
 	// Registry takes the metrics; nil: the manager's own.
 	Registry prometheus.Registerer
 }
@@ -127,7 +129,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		connections: &connections{reader: mgr.GetAPIReader(), policy: options.Dial, instrument: m.instrument},
 		process:     newProcess(),
 		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),
-		gates:       &upload.Gates{}, metrics: m, patience: patience, now: time.Now,
+		gates:       &upload.Gates{}, metrics: m, patience: patience, shard: options.Shard, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),
@@ -161,6 +163,7 @@ func by[T client.Object](value func(T) string) client.IndexerFunc {
 func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("connectorinstance").
 		For(&v1alpha1.ConnectorInstance{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.connectorEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: connectorWorkers}).
 		Complete(r)
@@ -172,6 +175,7 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 		For(&v1alpha1.BulkJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfReceipt)).
 		Watches(&v1alpha1.ConnectorInstance{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfConnector), builder.WithPredicates(readyChanged)).
+		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.jobEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
@@ -181,6 +185,7 @@ func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) 
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
 		For(&v1alpha1.BulkReceipt{}).
 		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)

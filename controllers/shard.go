@@ -1,0 +1,433 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+)
+
+// Shard is what one of several managers works for: the namespaces that a label
+// selector matches, as they are labelled at the moment. A nil Shard is all that
+// the manager's cache holds.
+type Shard struct {
+	selector labels.Selector
+	synced   <-chan struct{} // closed once the namespaces are known
+
+	mu      sync.Mutex
+	members sets.Set[string]
+	changed chan struct{} // closed, and another one in its place, when members change
+}
+
+// NewShard is the shard of the namespaces that the selector matches. Its
+// NewCache must be the manager's.
+func NewShard(selector labels.Selector) *Shard {
+	return &Shard{selector: selector, members: sets.New[string](), changed: make(chan struct{})}
+}
+
+// Owns is true while the namespace is the shard's.
+func (s *Shard) Owns(namespace string) bool {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.members.Has(namespace)
+}
+
+// view is the shard's namespaces, and a channel that is closed when they are no longer these.
+func (s *Shard) view() (members sets.Set[string], changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.members.Clone(), s.changed
+}
+
+// NewCache makes the cache of a manager that works for the shard. Objects of
+// namespaces that join the shard appear in it, those of namespaces that leave it vanish.
+func (s *Shard) NewCache(config *rest.Config, options cache.Options) (cache.Cache, error) {
+	reader, err := client.New(config, client.Options{HTTPClient: options.HTTPClient, Scheme: options.Scheme, Mapper: options.Mapper})
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the shard's client: %w", err)
+	}
+	namespaces, err := cache.New(config, cache.Options{
+		HTTPClient: options.HTTPClient, Scheme: options.Scheme, Mapper: options.Mapper,
+		DefaultLabelSelector: s.selector, DefaultTransform: cache.TransformStripManagedFields(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the cache of namespaces: %w", err)
+	}
+	if err := s.follow(namespaces); err != nil {
+		return nil, fmt.Errorf("cannot follow the namespaces: %w", err)
+	}
+	options.NewInformer = func(from toolscache.ListerWatcher, kind runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
+		share := newShare(s, reader, from, kind)
+		return toolscache.NewSharedIndexInformer(share.listWatch(), kind, resync, indexers)
+	}
+	objects, err := cache.New(config, options)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the shard's cache: %w", err)
+	}
+	return &shardCache{Cache: objects, namespaces: namespaces}, nil
+}
+
+// follow keeps the shard's members up to date.
+func (s *Shard) follow(namespaces cache.Cache) error {
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	informer, err := namespaces.GetInformer(context.Background(), namespace, cache.BlockUntilSynced(false))
+	if err != nil {
+		return err
+	}
+	logger := ctrl.Log.WithName("shard")
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(o any, initial bool) {
+			if s.change(o, sets.Set[string].Insert) && !initial {
+				logger.Info("A namespace has joined the shard", "namespace", nameOf(o))
+			}
+		},
+		DeleteFunc: func(o any) {
+			if s.change(o, sets.Set[string].Delete) {
+				logger.Info("A namespace has left the shard", "namespace", nameOf(o))
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.synced = registration.HasSyncedChecker().Done()
+	return nil
+}
+
+func (s *Shard) change(namespace any, how func(sets.Set[string], ...string) sets.Set[string]) bool {
+	name := nameOf(namespace)
+	if name == "" {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how(s.members, name)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return true
+}
+
+func nameOf(object any) string {
+	key, err := toolscache.DeletionHandlingMetaNamespaceKeyFunc(object)
+	if err != nil {
+		return ""
+	}
+	return key
+}
+
+// shardCache is the cache of a shard's objects, with that of its namespaces.
+type shardCache struct {
+	cache.Cache
+	namespaces cache.Cache
+}
+
+// Start runs both until the context ends. The objects wait for the namespaces.
+func (c *shardCache) Start(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.namespaces.Start(ctx) })
+	group.Go(func() error { return c.Cache.Start(ctx) })
+	return group.Wait()
+}
+
+// share is what an informer sees of one kind: lists and watches of the whole
+// cluster, without what is in others' namespaces. When the shard's namespaces
+// change, the objects of those that joined or left are listed exactly as they were
+// at the point which the watch has come to, and told as added or deleted.
+// The watch itself goes on, so nothing is missed, and nothing else is listed anew.
+type share struct {
+	shard  *Shard
+	reader client.Reader
+	from   toolscache.ListerWatcherWithContext
+	scheme *runtime.Scheme
+	kind   schema.GroupVersionKind
+	held   sets.Set[string] // namespaces whose objects the informer has
+}
+
+func newShare(s *Shard, reader client.Client, from toolscache.ListerWatcher, kind runtime.Object) *share {
+	gvk, err := apiutil.GVKForObject(kind, reader.Scheme())
+	if err != nil {
+		panic(err) // the cache has looked it up before
+	}
+	return &share{shard: s, reader: reader, from: toolscache.ToListerWatcherWithContext(from), scheme: reader.Scheme(), kind: gvk}
+}
+
+func (s *share) listWatch() *toolscache.ListWatch {
+	return &toolscache.ListWatch{
+		ListWithContextFunc: s.list,
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return s.watch(ctx, options)
+		},
+	}
+}
+
+// join makes the shard's namespaces, once they are known, those that the informer is about to hold.
+func (s *share) join(ctx context.Context) error {
+	select {
+	case <-s.shard.synced:
+	case <-ctx.Done():
+		return fmt.Errorf("cannot wait for the namespaces any longer: %w", ctx.Err())
+	}
+	s.held, _ = s.shard.view()
+	return nil
+}
+
+// list lists, page by page, what is in the shard's namespaces. All pages of a list are of the same namespaces.
+func (s *share) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	if options.Continue == "" {
+		if err := s.join(ctx); err != nil {
+			return nil, err
+		}
+	}
+	list, err := s.from.ListWithContext(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	var own []runtime.Object
+	err = meta.EachListItem(list, func(o runtime.Object) error {
+		item, err := meta.Accessor(o)
+		if err == nil && s.held.Has(item.GetNamespace()) {
+			own = append(own, o)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read a list: %w", err)
+	}
+	return list, meta.SetList(list, own)
+}
+
+// watch watches what is in the shard's namespaces, from a list on or, as
+// client-go does where it can, with what is there already as the first events.
+func (s *share) watch(ctx context.Context, options metav1.ListOptions) (*shareWatch, error) {
+	streams := options.SendInitialEvents != nil && *options.SendInitialEvents
+	if streams {
+		if err := s.join(ctx); err != nil {
+			return nil, err
+		}
+	}
+	from, err := s.from.WatchWithContext(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	w := &shareWatch{share: s, from: from, result: make(chan watch.Event), ended: make(chan struct{})}
+	if !streams {
+		w.position = options.ResourceVersion
+	}
+	ctx, w.stop = context.WithCancel(ctx)
+	go w.run(ctx)
+	return w, nil
+}
+
+// shareWatch is one watch of a share.
+type shareWatch struct {
+	*share
+	from     watch.Interface
+	position string // the resource version that it has come to; empty while the first events stream
+	result   chan watch.Event
+	stop     context.CancelFunc
+	ended    chan struct{}
+}
+
+// ResultChan implements watch.Interface.
+func (w *shareWatch) ResultChan() <-chan watch.Event { return w.result }
+
+// Stop implements watch.Interface. It returns once the watch has ended.
+func (w *shareWatch) Stop() {
+	w.stop()
+	<-w.ended
+}
+
+func (w *shareWatch) run(ctx context.Context) {
+	defer close(w.ended)
+	defer close(w.result)
+	defer w.from.Stop()
+	if w.position != "" && w.send(ctx, w.mark(watch.Deleted)) != nil {
+		return
+	}
+	for {
+		members, changed := w.shard.view()
+		if err := w.move(ctx, members); err != nil {
+			w.fail(ctx, err)
+			return
+		}
+		if w.relay(ctx, changed) != nil {
+			return
+		}
+	}
+}
+
+// errEnded says that a watch is over.
+var errEnded = errors.New("the watch has ended")
+
+// relay hands events on until the shard's namespaces have changed or, while the first events stream, until these have ended.
+func (w *shareWatch) relay(ctx context.Context, changed <-chan struct{}) error {
+	streams := w.position == ""
+	if streams {
+		changed = nil // it isn't known yet where the watch is
+	}
+	for streams == (w.position == "") {
+		select {
+		case <-ctx.Done():
+			return errEnded
+		case <-changed:
+			return nil
+		case event, open := <-w.from.ResultChan():
+			if !open {
+				return errEnded
+			}
+			if err := w.pass(ctx, event); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pass hands one event on. In the place of what happens elsewhere comes a mark:
+// the client that waits for its own writes to be seen must learn how far the
+// watch is, also if what it wrote has left the shard meanwhile.
+func (w *shareWatch) pass(ctx context.Context, event watch.Event) error {
+	object, err := meta.Accessor(event.Object)
+	if event.Type == watch.Error || err != nil {
+		return w.send(ctx, event)
+	}
+	streams := w.position == ""
+	if event.Type == watch.Bookmark {
+		ends := object.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true"
+		if !streams || ends {
+			w.position = object.GetResourceVersion()
+		}
+		if err := w.send(ctx, event); err != nil || !ends {
+			return err
+		}
+		return w.send(ctx, w.mark(watch.Deleted))
+	}
+	if !streams {
+		w.position = object.GetResourceVersion()
+	}
+	switch {
+	case w.held.Has(object.GetNamespace()), event.Type == watch.Deleted:
+		return w.send(ctx, event)
+	case streams:
+		return nil
+	default:
+		return w.send(ctx, w.mark(watch.Deleted))
+	}
+}
+
+// move tells the informer of the objects in namespaces that joined or left, as they are at the watch's position.
+func (w *shareWatch) move(ctx context.Context, members sets.Set[string]) error {
+	if w.position == "" || w.held.Equal(members) {
+		return nil
+	}
+	for namespace := range w.held.Difference(members) {
+		if err := w.tell(ctx, watch.Deleted, namespace); err != nil {
+			return err
+		}
+	}
+	for namespace := range members.Difference(w.held) {
+		if err := w.tell(ctx, watch.Added, namespace); err != nil {
+			return err
+		}
+	}
+	w.held = members
+	return w.send(ctx, w.mark(watch.Bookmark)) // what was told had older resource versions
+}
+
+// movePage is how many objects are listed at once; it bounds memory, not the namespace.
+const movePage = 500
+
+// tell lists what is in a namespace at the watch's position, and sends an event about each.
+func (w *shareWatch) tell(ctx context.Context, event watch.EventType, namespace string) error {
+	options := &client.ListOptions{Namespace: namespace, Limit: movePage, Raw: &metav1.ListOptions{
+		ResourceVersion: w.position, ResourceVersionMatch: metav1.ResourceVersionMatchExact,
+	}}
+	for {
+		o, err := w.scheme.New(w.kind.GroupVersion().WithKind(w.kind.Kind + "List"))
+		if err != nil {
+			return err
+		}
+		list := o.(client.ObjectList) //nolint:forcetypeassert // lists of what is cached are
+		if err := w.reader.List(ctx, list, options); err != nil {
+			return err
+		}
+		err = meta.EachListItemWithAlloc(list, func(o runtime.Object) error {
+			return w.send(ctx, watch.Event{Type: event, Object: o})
+		})
+		if err != nil || list.GetContinue() == "" {
+			return err
+		}
+		options.Continue, options.Raw = list.GetContinue(), nil // the token knows the resource version
+	}
+}
+
+// fail ends a watch so that all is listed anew.
+func (w *shareWatch) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	ctrl.Log.WithName("shard").Info("Listing all objects anew", "kind", w.kind.Kind, "cause", err.Error())
+	status := apierrors.NewResourceExpired("the namespaces of the shard have changed").Status()
+	if w.send(ctx, w.mark(watch.Bookmark)) == nil {
+		_ = w.send(ctx, watch.Event{Type: watch.Error, Object: &status}) //nolint:errcheck // it fails when nobody listens any more
+	}
+}
+
+// mark is an event that says nothing but how far the watch is: a bookmark, or the deletion of an object that never was.
+func (w *shareWatch) mark(event watch.EventType) watch.Event {
+	o, err := w.scheme.New(w.kind)
+	if err != nil {
+		panic(err) // the scheme knew the kind when the share was made
+	}
+	o.(client.Object).SetResourceVersion(w.position) //nolint:forcetypeassert // what is cached is one
+	return watch.Event{Type: event, Object: o}
+}
+
+func (w *shareWatch) send(ctx context.Context, event watch.Event) error {
+	select {
+	case w.result <- event:
+		return nil
+	case <-ctx.Done():
+		return errEnded
+	}
+}
+
+// exists keeps a shard's marks from the controllers.
+var exists = predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() != "" })
+
+// errLeft is why a claim is given back whose namespace is another manager's now.
+var errLeft = errors.New("the namespace was given to another manager")
+
+// letGo gives back what was claimed and not begun of a load whose namespace has left the shard, for the next manager to
+// send. An upload that has begun goes on, and its outcome is recorded.
+func (o *operator) letGo(key types.NamespacedName) error {
+	var errs []error
+	for _, nonce := range o.process.unbegun(key) {
+		errs = append(errs, o.giveBack(key, nonce, errLeft))
+	}
+	return errors.Join(errs...)
+}
