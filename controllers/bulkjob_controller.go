@@ -45,6 +45,7 @@ type turn struct {
 func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	job, err := r.current(ctx, req.NamespacedName)
 	if job == nil || err != nil {
+		r.operator.leave(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if finished(job) {
@@ -208,7 +209,7 @@ func (r *JobReconciler) wait(job *v1alpha1.BulkJob, said verdict) turn {
 	age := r.operator.now().Sub(job.CreationTimestamp.Time)
 	next.after = min(max(age/10, time.Second), time.Minute)
 	if said.reason == v1alpha1.ReasonUploadSlot {
-		next.after = min(next.after, 2*time.Second)
+		next.after = lineDelay
 	}
 	next.after = untilDeadline(job, r.operator.now(), next.after)
 	next.priority = prioritySubmit
@@ -241,7 +242,10 @@ func (r *JobReconciler) forgotten(receipt *v1alpha1.BulkReceipt) bool {
 
 // publish writes the status if it says anything new, in one patch, and tells the rest of the world afterwards.
 func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next turn) (ctrl.Result, error) {
-	if next.status != nil && !r.quiet(job, next.said) && !equality.Semantic.DeepEqual(job.Status, *next.status) {
+	if next.said.reason != v1alpha1.ReasonUploadSlot {
+		r.operator.leave(client.ObjectKeyFromObject(job))
+	}
+	if next.status != nil && r.quietFor(job, next.said) <= 0 && !equality.Semantic.DeepEqual(job.Status, *next.status) {
 		after := job.DeepCopy()
 		after.Status = *next.status
 		// The lock keeps what is said of one job from a namesake that took its place meanwhile.
@@ -259,20 +263,22 @@ func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next
 	if next.after == 0 {
 		return ctrl.Result{Priority: &next.priority}, nil
 	}
-	if r.quiet(job, next.said) {
-		next.after = min(next.after, time.Second)
+	if left := r.quietFor(job, next.said); left > 0 {
+		next.after = min(next.after, left)
 	}
 	return requeue(next.after, next.priority), nil
 }
 
-// quiet is true for a young job that has nothing to say but that it is on its way.
-func (r *JobReconciler) quiet(job *v1alpha1.BulkJob, said verdict) bool {
+// quietFor is how long a young job that has nothing to say but that it is on its way says nothing.
+func (r *JobReconciler) quietFor(job *v1alpha1.BulkJob, said verdict) time.Duration {
 	since := job.CreationTimestamp.Time
 	if job.Status.ObservedGeneration > 0 && job.Status.StartTime != nil {
 		since = job.Status.StartTime.Time
 	}
-	return said.phase == phaseProgressing && said.reason != v1alpha1.ReasonSubmitted && said.reason != v1alpha1.ReasonRunningLoad &&
-		job.Status.JobID == "" && r.operator.now().Sub(since) < quietStart
+	if said.phase != phaseProgressing || said.reason == v1alpha1.ReasonSubmitted || said.reason == v1alpha1.ReasonRunningLoad || job.Status.JobID != "" {
+		return 0
+	}
+	return since.Add(quietStart).Sub(r.operator.now())
 }
 
 func isTrue(conditions []metav1.Condition, kind string) bool {

@@ -120,7 +120,7 @@ func (r *ReceiptReconciler) pause(v *loadView, after time.Duration) ctrl.Result 
 	return requeue(after, priorityPoll)
 }
 
-// send begins the upload in the pool; a full pool is tried again.
+// send begins the upload in the pool. The slot is the one that the claim was admitted with, unless that has lapsed.
 func (r *ReceiptReconciler) send(receipt *v1alpha1.BulkReceipt) ctrl.Result {
 	key := client.ObjectKeyFromObject(receipt)
 	group := types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ConnectorRef.Name}.String()
@@ -131,6 +131,9 @@ func (r *ReceiptReconciler) send(receipt *v1alpha1.BulkReceipt) ctrl.Result {
 			groupMax = int(c.connector.Spec.Limits.MaxConcurrentUploads)
 		}
 	})
+	if !r.operator.pool.Admit(key.String(), group, groupMax) {
+		return requeue(lineDelay, prioritySubmit)
+	}
 	started := r.operator.pool.Start(key.String(), group, groupMax, func(ctx context.Context) {
 		r.operator.send(ctx, receipt.DeepCopy(), nonce)
 	})
@@ -183,6 +186,7 @@ func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (
 		return ctrl.Result{}, staleOnConflict(err)
 	}
 	r.operator.process.release(client.ObjectKeyFromObject(receipt), last.Nonce)
+	r.operator.withdraw(client.ObjectKeyFromObject(receipt).String())
 	if next.do == doHold {
 		r.operator.metrics.submissionUnknown.Inc()
 	}
@@ -206,7 +210,7 @@ func (r *ReceiptReconciler) trouble(v *loadView, said verdict) ctrl.Result {
 		r.wakeJobs(v)
 	}
 	if said.reason == v1alpha1.ReasonUploadSlot {
-		return requeue(2*time.Second, prioritySubmit)
+		return requeue(lineDelay, prioritySubmit)
 	}
 	return requeue(recheckDelay, priorityFollow)
 }

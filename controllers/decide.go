@@ -50,7 +50,7 @@ type connectorView struct {
 	fingerprint string
 	polling     v1alpha1.Polling
 	// perSecond is how many requests the connector may be sent.
-	perSecond float64
+	perSecond int32
 }
 
 // elsewhere is true if the connector is known to reach another instance than the one that a load was claimed for.

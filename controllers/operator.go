@@ -26,9 +26,6 @@ const (
 	priorityExpire    = -150
 )
 
-// burst is how many requests a connector may be sent at once after a pause.
-const burst = 5
-
 // operator is what the reconcilers have in common: clients, connections, the
 // upload pool, and what this process knows.
 type operator struct {
@@ -39,6 +36,8 @@ type operator struct {
 	process     *process
 	pool        *upload.Pool
 	gates       *upload.Gates
+	waiters     waiters
+	workers     int
 	metrics     *metrics
 	patience    Patience
 	shard       *Shard
@@ -109,7 +108,7 @@ func (o *operator) view(ctx context.Context, namespace, name string) (connectorV
 	ci, found, err := o.connect(ctx, namespace, name)
 	v := connectorView{}
 	if ci != nil {
-		v.polling, v.perSecond = ci.Spec.Polling, float64(ci.Spec.Limits.RequestsPerSecond)
+		v.polling, v.perSecond = ci.Spec.Polling, ci.Spec.Limits.RequestsPerSecond
 	}
 	if h, ok := errors.AsType[*held](err); ok {
 		v.blocked = &h.verdict

@@ -13,6 +13,7 @@ import (
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/openconnectors"
+	"bulkjob.dev/operator/internal/upload"
 )
 
 const (
@@ -24,9 +25,11 @@ const (
 // poll asks the endpoint how the load stands. What it says is kept in memory,
 // and shown by the jobs; only the end is written into the receipt.
 func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
-	if wait := r.turnAt(v); wait > 0 {
-		return requeue(wait, priorityPoll), nil
+	done, ok := r.ask(v, upload.Poll)
+	if !ok {
+		return requeue(lineDelay, priorityPoll), nil
 	}
+	defer done()
 	job, err := connection.client.Status(ctx, v.receipt.Record.JobID)
 	if err != nil {
 		return r.pollFailed(v, err), nil
@@ -47,10 +50,10 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 	return requeue(interval, priorityPoll), nil
 }
 
-// turnAt is how long to wait for a request to the connector; 0 if one is free, and taken.
-func (r *ReceiptReconciler) turnAt(v *loadView) time.Duration {
+// ask asks for one request to the connector; if there is none yet, the receipt is woken when there is.
+func (r *ReceiptReconciler) ask(v *loadView, class upload.Class) (done func(), ok bool) {
 	group := types.NamespacedName{Namespace: v.receipt.Namespace, Name: v.receipt.Record.ConnectorRef.Name}.String()
-	return r.operator.gates.Reserve(group, v.connector.perSecond, burst, r.operator.now())
+	return r.operator.gates.Ask(group, client.ObjectKeyFromObject(v.receipt).String(), class, r.operator.limits(v.connector.perSecond))
 }
 
 // pollFailed is about a poll without a usable answer. None of them ends a load: what the endpoint took, it took.
@@ -126,9 +129,11 @@ func (r *ReceiptReconciler) rowErrors(ctx context.Context, connection *connectio
 
 // cancel asks the endpoint to cancel its job, and then looks what came of it.
 func (r *ReceiptReconciler) cancel(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
-	if wait := r.turnAt(v); wait > 0 {
-		return requeue(wait, priorityFollow), nil
+	done, ok := r.ask(v, upload.Submit)
+	if !ok {
+		return requeue(lineDelay, priorityFollow), nil
 	}
+	defer done()
 	_, err := connection.client.Cancel(ctx, v.receipt.Record.JobID)
 	if err != nil {
 		log.FromContext(ctx).Info("The endpoint did not cancel", "jobID", v.receipt.Record.JobID, "error", err.Error())

@@ -102,15 +102,7 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 	if o.pool.Running(c.key().String()) {
 		return errStale // an upload of this load still runs, its receipt lost or not
 	}
-	group := client.ObjectKeyFromObject(c.connector).String()
-	limits := c.connector.Spec.Limits
-	if !o.pool.Free(group, int(limits.MaxConcurrentUploads)) {
-		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot")}
-	}
-	if wait := o.gates.Reserve(group, float64(limits.RequestsPerSecond), burst, o.now()); wait > 0 {
-		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for its turn at the connector")}
-	}
-	return nil
+	return o.enter(c)
 }
 
 // errStale says that a job was changed or deleted while it was looked at; the change brings the next reconcile.

@@ -129,12 +129,13 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		connections: &connections{reader: mgr.GetAPIReader(), policy: options.Dial, instrument: m.instrument},
 		process:     newProcess(),
 		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),
-		gates:       &upload.Gates{}, metrics: m, patience: patience, shard: options.Shard, now: time.Now,
+		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, patience: patience, shard: options.Shard, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),
 	}
 	op.process.orphanDelay = patience.Orphan
+	op.pool.Wake, op.gates.Wake = op.called, op.called
 	return op
 }
 

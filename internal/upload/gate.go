@@ -285,15 +285,3 @@ func (g *Gates) tell(granted []string, asker string) {
 		}
 	}
 }
-
-// Reserve takes a token of the key's bucket and returns 0, or takes nothing and returns how long to wait before it is
-// worth asking again.
-func (g *Gates) Reserve(key string, perSecond float64, burst int, _ time.Time) time.Duration {
-	const item = "Reserve"
-	if done, ok := g.Ask(key, item, Submit, Limits{PerSecond: perSecond, Burst: burst}); ok {
-		done()
-		return 0
-	}
-	g.Withdraw(item)
-	return time.Duration(float64(time.Second) / perSecond)
-}

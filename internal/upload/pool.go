@@ -359,17 +359,3 @@ func (p *Pool) Wait(ctx context.Context) error {
 		return fmt.Errorf("cannot wait for %d running uploads: %w", p.Len(), ctx.Err())
 	}
 }
-
-// Free reports whether Start would find a slot for an upload of that group now.
-func (p *Pool) Free(group string, groupMax int) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	namespace := group[:max(strings.IndexByte(group, '/'), 0)]
-	held := 0
-	if t, found := p.tenants[namespace]; found {
-		if g, found := t.groups[group]; found {
-			held = g.held
-		}
-	}
-	return !p.closed && p.held < p.size && (groupMax <= 0 || held < groupMax)
-}
