@@ -73,7 +73,11 @@ func find(name string) (string, error) {
 	if dir == "" {
 		return "", fmt.Errorf("cannot find %s: %s is not set (make test sets it; make stores prints what to set it to)", name, programs)
 	}
-	return exec.LookPath(filepath.Join(dir, name))
+	program, err := filepath.Abs(filepath.Join(dir, name)) // it is started in another directory
+	if err != nil {
+		return "", fmt.Errorf("cannot find %s: %w", name, err)
+	}
+	return exec.LookPath(program)
 }
 
 // run stays on one thread: the kernel ties the death of a child to the thread that forked it.
