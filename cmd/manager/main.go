@@ -44,7 +44,7 @@ func run(o *options) error {
 		return fmt.Errorf("cannot find the cluster: %w", err)
 	}
 	ctrl.Log.Info("Starting", "version", version)
-	mgr, err := ctrl.NewManager(config, o.manager())
+	mgr, err := ctrl.NewManager(config, o.manager(settings.Shard))
 	if err != nil {
 		return fmt.Errorf("cannot set the manager up: %w", err)
 	}
@@ -61,7 +61,7 @@ func run(o *options) error {
 }
 
 // manager is what the flags say about the manager.
-func (o *options) manager() manager.Options {
+func (o *options) manager(shard *controllers.Shard) manager.Options {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -72,11 +72,15 @@ func (o *options) manager() manager.Options {
 	if o.metricsSecure {
 		metrics.FilterProvider = controllers.SecureMetrics
 	}
-	return manager.Options{
+	all := manager.Options{
 		Scheme: scheme, Cache: o.cache(), Client: controllers.ClientOptions(), Metrics: metrics,
 		HealthProbeBindAddress: o.probeAddress,
-		LeaderElection:         o.leaderElect, LeaderElectionID: "bulkjob-operator.bulkjob.dev",
+		LeaderElection:         o.leaderElect, LeaderElectionID: o.lease(),
 		LeaderElectionNamespace: o.leaderNamespace, LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout: ptr.To(controllers.GracefulShutdownTimeout),
 	}
+	if shard != nil {
+		all.NewCache = shard.NewCache
+	}
+	return all
 }

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"bulkjob.dev/operator/controllers"
@@ -20,6 +25,7 @@ type options struct {
 	leaderElect     bool
 	leaderNamespace string
 	namespaces      list
+	selector        selector
 	maxUploads      int
 	workers         int
 	allowHTTP       bool
@@ -37,6 +43,7 @@ func newOptions(flags *flag.FlagSet) *options {
 	flags.BoolVar(&o.leaderElect, "leader-elect", false, "let one of several replicas work")
 	flags.StringVar(&o.leaderNamespace, "leader-election-namespace", "", "namespace of the lease; empty: the pod's own")
 	flags.Var(&o.namespaces, "namespaces", "namespaces to watch, separated by commas; empty: all")
+	flags.Var(&o.selector, "namespace-selector", "label selector of the namespaces to watch, as they are labelled at the moment, such as bulkjob.dev/shard=a")
 	flags.IntVar(&o.maxUploads, "max-uploads", 16, "uploads at once, over all connectors")
 	flags.IntVar(&o.workers, "workers", 20, "reconciles at once, of each kind")
 	flags.BoolVar(&o.allowHTTP, "allow-http", false, "allow connectors without TLS")
@@ -59,7 +66,30 @@ func (o *options) controllers() (controllers.Options, error) {
 	if o.maxUploads < 1 || o.workers < 1 {
 		return controllers.Options{}, fmt.Errorf("cannot work with --max-uploads %d and --workers %d: both must be 1 or more", o.maxUploads, o.workers)
 	}
-	return controllers.Options{MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy}, nil
+	if len(o.namespaces) > 0 && o.selector.Selector != nil {
+		return controllers.Options{}, errors.New("cannot follow both --namespaces and --namespace-selector")
+	}
+	var shard *controllers.Shard
+	if o.selector.Selector != nil {
+		shard = controllers.NewShard(o.selector.Selector)
+	}
+	return controllers.Options{MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy, Shard: shard}, nil
+}
+
+// lease is the name of what managers lead by: those that work for the same namespaces share one, others have others.
+func (o *options) lease() string {
+	const domain = "bulkjob.dev"
+	share := ""
+	switch {
+	case o.selector.Selector != nil:
+		share = "selector " + o.selector.String()
+	case len(o.namespaces) > 0:
+		share = "namespaces " + strings.Join(slices.Compact(slices.Sorted(slices.Values(o.namespaces))), ",")
+	default:
+		return "bulkjob-operator." + domain
+	}
+	digest := sha256.Sum256([]byte(share))
+	return "bulkjob-operator-" + hex.EncodeToString(digest[:5]) + "." + domain
 }
 
 func (o *options) cache() cache.Options {
@@ -71,6 +101,28 @@ func (o *options) cache() cache.Options {
 		}
 	}
 	return c
+}
+
+// selector is a flag that is a label selector; without a Selector it was not given.
+type selector struct{ labels.Selector }
+
+func (s *selector) String() string {
+	if s.Selector == nil {
+		return ""
+	}
+	return s.Selector.String()
+}
+
+func (s *selector) Set(text string) error {
+	parsed, err := labels.Parse(text)
+	if err != nil {
+		return err
+	}
+	*s = selector{}
+	if !parsed.Empty() {
+		s.Selector = parsed
+	}
+	return nil
 }
 
 // list is a flag of values that are separated by commas.
