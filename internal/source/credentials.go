@@ -45,15 +45,3 @@ func (g *grant) text(key string) (string, error) {
 	}
 	return value, nil
 }
-
-// holder says whose credentials are used, for messages.
-func (g *grant) holder() string {
-	switch {
-	case g.own:
-		return "with the operator's own identity"
-	case g.secret != "":
-		return fmt.Sprintf("with the credentials of Secret %q", g.secret)
-	default:
-		return "without credentials (spec.source.objectStore.credentialsRef names none)"
-	}
-}

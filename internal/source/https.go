@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -41,7 +40,7 @@ func (s *signed) stat(ctx context.Context) (object, error) {
 	case http.StatusRequestedRangeNotSatisfiable:
 		at.size = 0 // there isn't even a first byte
 	default:
-		return object{}, s.refusal(resp.StatusCode)
+		return object{}, s.judge(resp.StatusCode)
 	}
 	return at, nil
 }
@@ -61,7 +60,7 @@ func (s *signed) read(ctx context.Context, at object, offset int64) (io.ReadClos
 	case http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable, http.StatusNotFound, http.StatusGone:
 		err = errChanged
 	default:
-		err = s.refusal(resp.StatusCode)
+		err = s.judge(resp.StatusCode)
 	}
 	if err != nil {
 		resp.Body.Close()
@@ -85,18 +84,17 @@ func (s *signed) get(ctx context.Context, bytes, etag string) (*http.Response, e
 	return s.client.Do(req)
 }
 
-// refusal is what a status says that is no answer.
-func (s *signed) refusal(status int) error {
+// judge says what a status means that is no answer.
+func (s *signed) judge(status int) error {
+	told := &answered{status: status}
 	switch {
-	case status >= 300 && status < 400:
-		return refuse(SourceNotSupported, "%s leads somewhere else (status %d), which isn't followed: name the place itself", s.what, status)
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return refuse(SourceNotPermitted, "%s may not be read (status %d): the URL's signature may have expired; sign it anew", s.what, status)
-	case status == http.StatusNotFound || status == http.StatusGone:
-		return refuse(SourceNotFound, "%s doesn't exist (status %d): upload it or correct the url", s.what, status)
-	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500 || status < 300:
-		return fmt.Errorf("the store answers with status %d", status)
+		return refuse(SourceNotPermitted, "%s may not be read (%v): the URL's signature may have expired: sign it anew", s.what, told)
+	case status >= 300 && status < 400:
+		return refuse(SourceNotSupported, "%s leads elsewhere (%v), which isn't followed: name the place itself", s.what, told)
+	case status < 300:
+		return told // some other success, and no object with it
 	default:
-		return refuse(SourceNotSupported, "%s can't be read: the store answers with status %d; check the url", s.what, status)
+		return judge(s.what, told)
 	}
 }

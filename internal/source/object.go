@@ -53,10 +53,12 @@ func (r *Resolver) open(ctx context.Context, namespace string, l *location, secr
 	switch l.kind {
 	case kindS3:
 		return r.openS3(ctx, l, &g)
-	case kindHTTPS:
-		return r.openHTTPS(l), nil
+	case kindGCS:
+		return openGCS(r.transport, &r.google, l, &g)
+	case kindAzure:
+		return openAzure(r.transport, &r.azure, l, &g)
 	default:
-		return nil, refuse(SourceNotSupported, "%s: %s isn't a kind of store that can be read", l.name(), l.kind)
+		return r.openHTTPS(l), nil
 	}
 }
 

@@ -27,6 +27,8 @@ type Resolver struct {
 	transport  *http.Transport
 	platform   *http.Client // for the operator's own credentials, and nothing else
 	aws        awsIdentity
+	google     googleIdentity
+	azure      azureIdentity
 }
 
 // New makes a Resolver. The reader must be live: neither ConfigMaps nor Secrets are cached. The identities say which

@@ -33,7 +33,6 @@ type s3 struct {
 	core    minio.Core
 	place   *location
 	what    string
-	as      string // whose credentials are used
 	connect func(region string) (*minio.Core, error)
 }
 
@@ -46,10 +45,10 @@ func (r *Resolver) openS3(ctx context.Context, l *location, g *grant) (store, er
 	if l.endpoint != nil {
 		host, secure, lookup = l.endpoint.Host, l.endpoint.Scheme == "https", minio.BucketLookupPath
 	}
-	s := &s3{place: l, what: l.name(), as: g.holder()}
+	s := &s3{place: l, what: l.name()}
 	s.connect = func(region string) (*minio.Core, error) {
 		return minio.NewCore(host, &minio.Options{
-			Creds: creds, Secure: secure, Transport: r.transport, Region: region, BucketLookup: lookup, MaxRetries: 1,
+			Creds: creds, Secure: secure, Transport: s3Edge{edge{r.transport}}, Region: region, BucketLookup: lookup, MaxRetries: 1,
 		})
 	}
 	core, err := s.connect(l.region)
@@ -105,6 +104,17 @@ func (a *awsIdentity) credentials(ctx context.Context, platform *http.Client) (*
 	return a.creds, nil
 }
 
+// s3Edge bounds what the library reads whole: refusals, and the answer to where a bucket is.
+type s3Edge struct{ next edge }
+
+func (e s3Edge) RoundTrip(req *http.Request) (*http.Response, error) {
+	answer, err := e.next.RoundTrip(req)
+	if err == nil && req.URL.Query().Has("location") {
+		answer.Body = bounded{Reader: io.LimitReader(answer.Body, maxAnswerBytes), Closer: answer.Body}
+	}
+	return answer, err
+}
+
 // stat asks again, once, where the first answer says that it was asked in the wrong region.
 func (s *s3) stat(ctx context.Context) (object, error) {
 	opts := minio.StatObjectOptions{VersionID: s.place.versionID, Checksum: true}
@@ -112,13 +122,13 @@ func (s *s3) stat(ctx context.Context) (object, error) {
 	if region := s.region(minio.ToErrorResponse(err)); err != nil && region != "" {
 		core, connectErr := s.connect(region)
 		if connectErr != nil {
-			return object{}, s.fault(err)
+			return object{}, s.judge(s.failure(err))
 		}
 		s.core = *core
 		info, err = s.core.StatObject(ctx, s.place.bucket, s.place.key, opts)
 	}
 	if err != nil {
-		return object{}, s.fault(err)
+		return object{}, s.judge(s.failure(err))
 	}
 	at := object{size: info.Size, etag: strongETag(info.Headers.Get("ETag")), version: info.VersionID}
 	if at.version == "null" { // the one version of a bucket that keeps none; it is overwritten
@@ -160,11 +170,7 @@ func (s *s3) read(ctx context.Context, at object, offset int64) (io.ReadCloser, 
 	}
 	body, _, header, err := s.core.GetObject(ctx, s.place.bucket, s.place.key, opts)
 	if err != nil {
-		status := minio.ToErrorResponse(err).StatusCode
-		if status == http.StatusPreconditionFailed || status == http.StatusNotFound || status == http.StatusRequestedRangeNotSatisfiable {
-			return nil, errChanged
-		}
-		return nil, s.fault(err)
+		return nil, judgePinned(s.what, s.failure(err))
 	}
 	if err := checkAnswer(header, at, offset); err != nil {
 		body.Close()
@@ -187,25 +193,31 @@ func (s *s3) region(answer minio.ErrorResponse) string {
 	}
 }
 
-// fault says what an error means. The store's own words are not repeated: they may hold what was signed.
-func (s *s3) fault(err error) error {
-	status := minio.ToErrorResponse(err).StatusCode
+// failure tells an answer of the store's from a request without one. The library's own text repeats what the store said.
+func (s *s3) failure(err error) error {
+	reply := minio.ToErrorResponse(err)
 	switch {
-	case status == 0 && strings.Contains(hideURL(err).Error(), "://"): // the library's words for a connection that ended
+	case reply.StatusCode != 0:
+		return &answered{status: reply.StatusCode, word: reply.Code}
+	case strings.Contains(hideURL(err).Error(), "://"): // the library's words for a connection that ended
 		return errors.New("the connection broke")
-	case status == 0:
-		return err
-	case status >= 300 && status < 400:
-		return refuse(SourceNotSupported, "%s isn't where it was looked for (status %d): set its region", s.what, status)
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return refuse(SourceNotPermitted, "%s may not be read %s (status %d), or there is no such object: let them do s3:GetObject there",
-			s.what, s.as, status)
-	case status == http.StatusNotFound || status == http.StatusMethodNotAllowed: // the latter for a deleted version
-		return refuse(SourceNotFound, "%s doesn't exist (status %d): upload it, or correct bucket, path or versionID", s.what, status)
-	case status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500:
-		return fmt.Errorf("the store answers with status %d", status)
 	default:
-		return refuse(SourceNotSupported, "%s can't be read (status %d): check versionID and region; objects encrypted with a customer's key can't be read",
-			s.what, status)
+		return err
+	}
+}
+
+// judge says what a failure means to whoever asks for the object as it is now.
+func (s *s3) judge(err error) error {
+	told, ok := errors.AsType[*answered](err)
+	switch {
+	case ok && told.status >= 300 && told.status < 400:
+		return refuse(SourceNotSupported, "%s is in another region (%v): set region", s.what, told)
+	case ok && told.status == http.StatusBadRequest: // a HEAD has no words to say which
+		return refuse(SourceUnreadable,
+			"%s can't be read (%v): check region, versionID and the session token; one encrypted with its owner's key can't be read", s.what, told)
+	case ok && told.status == http.StatusMethodNotAllowed:
+		return refuse(SourceNotFound, "%s was deleted in that version (%v): correct versionID", s.what, told)
+	default:
+		return judge(s.what, err)
 	}
 }

@@ -1,0 +1,143 @@
+package source
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestPinObject(t *testing.T) {
+	sum := strings.Repeat("ab", 32)
+	guarded := Ref{SHA256: sum}
+	at := object{size: 7, etag: `"e"`, version: "v", digest: "sha256:" + sum}
+	fallback := identify("s3://imports/a.csv", object{size: 7, etag: `"e"`})
+	cases := []struct {
+		reason string
+		at     object
+		ref    Ref
+		want   *Pinned
+		err    Reason
+		words  string
+	}{
+		{"by the store's SHA-256", at, Ref{}, &Pinned{Size: 7, Stored: 7, Version: "v", Content: "sha256:" + sum, SHA256: sum}, "", ""},
+		{"by its MD5", object{size: 7, etag: `"e"`, digest: "md5:00"}, Ref{}, &Pinned{Size: 7, Stored: 7, Version: "e", Content: "md5:00"}, "", ""},
+		{"by its ETag", object{size: 7, etag: `"e"`}, Ref{}, &Pinned{Size: 7, Stored: 7, Version: "e", Content: fallback}, "", ""},
+		{"compressed, its size comes later", at, Ref{Compression: Zstd}, &Pinned{Size: -1, Stored: 7, Version: "v", Content: "sha256:" + sum, SHA256: sum}, "", ""},
+		{"a guard that holds", at, guarded, &Pinned{Size: 7, Stored: 7, Version: "v", Content: "sha256:" + sum, SHA256: sum}, "", ""},
+		{"a guard that can't be compared yet", object{size: 7, etag: `"e"`}, guarded, &Pinned{Size: 7, Stored: 7, Version: "e", Content: fallback}, "", ""},
+		{"a guard that doesn't hold", at, Ref{SHA256: strings.Repeat("cd", 32)}, nil, ContentMismatch, "its digest is " + sum},
+		{"empty", object{etag: `"e"`}, Ref{}, nil, SourceEmpty, "is empty"},
+		{"of unknown size", object{size: -1, etag: `"e"`}, Ref{}, nil, SourceNotSupported, "no size"},
+		{"nothing to hold it by", object{size: 7}, Ref{}, nil, SourceNotSupported, "neither a version nor a strong ETag"},
+		{"a digest alone can't hold a reading", object{size: 7, digest: "md5:00"}, Ref{}, nil, SourceNotSupported, "neither a version nor a strong ETag"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.reason, func(t *testing.T) {
+			got, err := pinObject(&location{kind: kindS3, bucket: "imports", key: "a.csv"}, nil, tc.at, tc.ref)
+			checkFailure(t, err, tc.err, tc.words)
+			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Pinned{}, "Open")); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestOpenObject(t *testing.T) {
+	text := strings.Repeat(rows, 3000)
+	packed, squeezed := string(gzipped(t, text)), string(zstandard(t, text))
+	reset := errors.New("connection reset by peer")
+	six := make([]answer, 6)
+	for i := range six {
+		six[i] = answer{refused: reset}
+	}
+	sum := func(s string) string { return digest([]byte(s)) }
+	cases := []struct {
+		reason  string
+		stored  string
+		ref     Ref
+		answers []answer
+		want    string
+		err     Reason
+		words   string
+	}{
+		{"as it is", text, Ref{}, nil, text, "", ""},
+		{"of one byte", "x", Ref{}, nil, "x", "", ""},
+		{"gzip", packed, Ref{Compression: Gzip}, nil, text, "", ""},
+		{"two gzip members", packed + packed, Ref{Compression: Gzip}, nil, text + text, "", ""},
+		{"zstd", squeezed, Ref{Compression: Zstd}, nil, text, "", ""},
+		{"two zstd frames", squeezed + squeezed, Ref{Compression: Zstd}, nil, text + text, "", ""},
+		{"gzip, broken on the way", packed, Ref{Compression: Gzip}, []answer{{bytes: 9, broken: reset}, {bytes: 99}}, text, "", ""},
+		{"zstd, broken on the way", squeezed, Ref{Compression: Zstd}, []answer{{bytes: 9, broken: reset}, {bytes: 12}}, text, "", ""},
+		{"a guard that holds", text, Ref{SHA256: sum(text)}, nil, text, "", ""},
+		{"a guard over broken connections", text, Ref{SHA256: sum(text)}, []answer{{bytes: 9, broken: reset}, {bytes: 99}}, text, "", ""},
+		{"a guard of gzip's stored bytes", packed, Ref{Compression: Gzip, SHA256: sum(packed)}, nil, text, "", ""},
+		{"a guard of zstd's stored bytes", squeezed, Ref{Compression: Zstd, SHA256: sum(squeezed)}, nil, text, "", ""},
+		{"another content", text, Ref{SHA256: sum("")}, nil, text, ContentMismatch, "its digest is " + sum(text)},
+		{"another content of one byte", "x", Ref{SHA256: sum("")}, nil, "", ContentMismatch, "its digest is " + sum("x")},
+		{"another gzip", packed, Ref{Compression: Gzip, SHA256: sum(text)}, nil, text, ContentMismatch, "its digest is " + sum(packed)},
+		{"another zstd", squeezed, Ref{Compression: Zstd, SHA256: sum(text)}, nil, text, ContentMismatch, "its digest is " + sum(squeezed)},
+		{"gzip unsaid", packed, Ref{}, nil, "", SourceUnreadable, "set spec.source.compression to Gzip"},
+		{"zstd unsaid", squeezed, Ref{}, nil, "", SourceUnreadable, "set spec.source.compression to Zstd"},
+		{"gzip said wrongly", text, Ref{Compression: Gzip}, nil, "", SourceUnreadable, "isn't Gzip data"},
+		{"something behind gzip", packed + "more", Ref{Compression: Gzip}, nil, text, SourceUnreadable, "faulty compressed data"},
+		{"something behind zstd", squeezed + "more", Ref{Compression: Zstd}, nil, text, SourceUnreadable, "faulty compressed data"},
+		{"gzip cut off when it was stored", packed[:100], Ref{Compression: Gzip}, nil, "", SourceUnreadable, "unexpected EOF"},
+		{"a bomb", string(gzipped(t, strings.Repeat("0", 1<<22))), Ref{Compression: Gzip, MaxBytes: 1 << 20}, nil, "", SourceTooLarge, "when decompressed"},
+		{"a store that is gone", text, Ref{}, six, "", "", "reset by peer"},
+		{"a store that goes in the midst of gzip", packed, Ref{Compression: Gzip}, append([]answer{{bytes: 99}}, six...), "", "", "reset by peer"},
+		{"a store that goes in the midst of zstd", squeezed, Ref{Compression: Zstd}, append([]answer{{bytes: 12}}, six...), "", "", "reset by peer"},
+		{"changed in the midst of gzip", packed, Ref{Compression: Gzip}, []answer{{bytes: 99}, {refused: errChanged}}, "", "", "changed or replaced"},
+		{"changed in the midst of zstd", squeezed, Ref{Compression: Zstd}, []answer{{bytes: 12}, {refused: errChanged}}, "", "", "changed or replaced"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScripted(tc.stored, tc.answers...)
+				pinned, err := pinObject(&location{kind: kindS3, bucket: "imports", key: "a.csv"}, s, s.at, tc.ref)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := readAll(t.Context(), pinned)
+				checkFailure(t, err, tc.err, tc.words)
+				if tc.want != "" && got != tc.want {
+					t.Errorf("%d bytes came, want %d", len(got), len(tc.want))
+				}
+				if s.open != 0 {
+					t.Errorf("%d bodies are open", s.open)
+				}
+			})
+		})
+	}
+}
+
+// A file that is put away half read leaves nothing behind: no goroutine, no connection.
+func TestOpenObjectIsClosedEarly(t *testing.T) {
+	text := strings.Repeat(rows, 30_000)
+	for compression, stored := range map[string]string{None: text, Gzip: string(gzipped(t, text)), Zstd: string(zstandard(t, text))} {
+		t.Run(compression, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScripted(stored)
+				pinned, err := pinObject(&location{kind: kindS3, bucket: "imports", key: "a.csv"}, s, s.at,
+					Ref{Compression: compression, SHA256: digest([]byte(stored))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				file, err := pinned.Open(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(file, make([]byte, 10)); err != nil {
+					t.Fatal(err)
+				}
+				if err := file.Close(); err != nil || s.open != 0 {
+					t.Errorf("%d bodies are open, %v", s.open, err)
+				}
+			})
+		})
+	}
+}
