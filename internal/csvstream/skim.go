@@ -99,7 +99,7 @@ func (r *Reader) skim(blocks []masks) (taken int) {
 		if feeds != 0 {
 			length = 0
 		}
-		length += int64(bits.LeadingZeros64(feeds)) - int64(returned) //nolint:gosec // one bit
+		length += int64(bits.LeadingZeros64(feeds)) - int64(returned)
 		taken++
 	}
 	if taken > 0 {
@@ -124,7 +124,7 @@ func (t tally) add(between, feeds uint64) tally {
 		return t.addRows(between, feeds)
 	}
 	// One row ends, or none, in which case all commas stand before its end. Computed, as it can't be foreseen which.
-	before, ends := bits.OnesCount64(between&(feeds-1)), int((feeds|-feeds)>>63) //nolint:gosec // one bit
+	before, ends := bits.OnesCount64(between&(feeds-1)), int((feeds|-feeds)>>63)
 	t.uneven = (t.commas + before - t.want) & -ends
 	t.commas = bits.OnesCount64(between) - before + (t.commas+before)&(ends-1)
 	t.rows += ends
