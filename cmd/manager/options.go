@@ -14,6 +14,7 @@ import (
 
 	"bulkjob.dev/operator/controllers"
 	"bulkjob.dev/operator/internal/dial"
+	"bulkjob.dev/operator/internal/source"
 )
 
 // options are the manager's flags.
@@ -32,6 +33,7 @@ type options struct {
 	allowHosts      list
 	allowPrivate    list
 	proxyFromEnv    bool
+	identities      list
 }
 
 func newOptions(flags *flag.FlagSet) *options {
@@ -50,6 +52,8 @@ func newOptions(flags *flag.FlagSet) *options {
 	flags.Var(&o.allowHosts, "allowed-hosts", "hosts that connectors may name, separated by commas, exactly or as *.example.com; empty: any public one")
 	flags.Var(&o.allowPrivate, "allow-private", "private addresses that may be dialled, separated by commas, each with its port: 10.1.0.0/16:443")
 	flags.BoolVar(&o.proxyFromEnv, "proxy-from-environment", false, "use the proxy that HTTPS_PROXY and its kin name")
+	flags.Var(&o.identities, "cloud-identity",
+		"objects that jobs may read with the operator's own cloud identity, separated by commas, each as namespace=URL: crm=s3://crm-imports/2026/")
 	return o
 }
 
@@ -63,6 +67,14 @@ func (o *options) controllers() (controllers.Options, error) {
 		}
 		policy.Private = append(policy.Private, allowance)
 	}
+	var identities []source.Identity
+	for _, text := range o.identities {
+		identity, err := source.ParseIdentity(text)
+		if err != nil {
+			return controllers.Options{}, fmt.Errorf("cannot read --cloud-identity: %w", err)
+		}
+		identities = append(identities, identity)
+	}
 	if o.maxUploads < 1 || o.workers < 1 {
 		return controllers.Options{}, fmt.Errorf("cannot work with --max-uploads %d and --workers %d: both must be 1 or more", o.maxUploads, o.workers)
 	}
@@ -73,7 +85,7 @@ func (o *options) controllers() (controllers.Options, error) {
 	if o.selector.Selector != nil {
 		shard = controllers.NewShard(o.selector.Selector)
 	}
-	return controllers.Options{MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy, Shard: shard}, nil
+	return controllers.Options{MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy, CloudIdentities: identities, Shard: shard}, nil
 }
 
 // lease is the name of what managers lead by: those that work for the same namespaces share one, others have others.
