@@ -101,14 +101,14 @@ func (s *Shard) follow(namespaces cache.Cache) error {
 	logger := ctrl.Log.WithName("shard")
 	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(o any, initial bool) {
-			if s.change(o, sets.Set[string].Insert) && !initial {
+			s.join(nameOf(o))
+			if !initial {
 				logger.Info("A namespace has joined the shard", "namespace", nameOf(o))
 			}
 		},
 		DeleteFunc: func(o any) {
-			if s.change(o, sets.Set[string].Delete) {
-				logger.Info("A namespace has left the shard", "namespace", nameOf(o))
-			}
+			s.leave(nameOf(o))
+			logger.Info("A namespace has left the shard", "namespace", nameOf(o))
 		},
 	})
 	if err != nil {
@@ -118,25 +118,33 @@ func (s *Shard) follow(namespaces cache.Cache) error {
 	return nil
 }
 
-func (s *Shard) change(namespace any, how func(sets.Set[string], ...string) sets.Set[string]) bool {
-	name := nameOf(namespace)
-	if name == "" {
-		return false
-	}
+func (s *Shard) join(namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	how(s.members, name)
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return true
+	s.members.Insert(namespace)
+	s.announce()
 }
 
-func nameOf(object any) string {
-	key, err := toolscache.DeletionHandlingMetaNamespaceKeyFunc(object)
+func (s *Shard) leave(namespace string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members.Delete(namespace)
+	s.announce()
+}
+
+// announce tells whoever holds a view that it is out of date.
+func (s *Shard) announce() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// nameOf is the name of a namespace, as its informer tells of it.
+func nameOf(namespace any) string {
+	name, err := toolscache.DeletionHandlingMetaNamespaceKeyFunc(namespace)
 	if err != nil {
-		return ""
+		panic(err) // it comes from a store that has made a key of it
 	}
-	return key
+	return name
 }
 
 // shardCache is the cache of a shard's objects, with that of its namespaces.

@@ -1,0 +1,410 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	toolscache "k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// knownShard is a shard whose namespaces are known to be these.
+func knownShard(namespaces ...string) *Shard {
+	s, synced := NewShard(labels.Everything()), make(chan struct{})
+	close(synced)
+	s.synced = synced
+	s.members.Insert(namespaces...)
+	return s
+}
+
+func namespaceNamed(name string) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+// shared is an informer's view of jobs, on a source of the test's making.
+type shared struct {
+	t      *testing.T
+	shard  *Shard
+	share  *share
+	source *watch.FakeWatcher
+	pages  []*v1alpha1.BulkJobList // answers to lists of the whole cluster
+	lists  []string                // lists of one namespace: its name, the resource version, the match
+	fails  error                   // answer to lists of one namespace
+	inside []client.Object         // what is in the namespaces
+}
+
+func newShared(t *testing.T, shard *Shard, inside ...client.Object) *shared {
+	t.Helper()
+	s := &shared{t: t, shard: shard, source: watch.NewFakeWithOptions(watch.FakeOptions{ChannelSize: 100}), inside: inside}
+	reader := fake.NewClientBuilder().WithScheme(scheme).WithObjects(inside...).WithInterceptorFuncs(interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			o := (&client.ListOptions{}).ApplyOptions(options)
+			s.lists = append(s.lists, fmt.Sprintf("%s %s %s", o.Namespace, o.Raw.ResourceVersion, o.Raw.ResourceVersionMatch))
+			if s.fails != nil {
+				return s.fails
+			}
+			return c.List(ctx, list, client.InNamespace(o.Namespace))
+		},
+	}).Build()
+	from := &toolscache.ListWatch{
+		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+			page := s.pages[0]
+			s.pages = s.pages[1:]
+			return page, nil
+		},
+		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return s.source, nil },
+	}
+	s.share = newShare(shard, reader, from, &v1alpha1.BulkJob{})
+	return s
+}
+
+func jobIn(namespace, name, version string) *v1alpha1.BulkJob {
+	return &v1alpha1.BulkJob{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, ResourceVersion: version}}
+}
+
+// list lists one page, and returns the names of what is left of it.
+func (s *shared) list(token string) (names []string, next string) {
+	s.t.Helper()
+	list, err := s.share.list(s.t.Context(), metav1.ListOptions{Continue: token})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, job := range list.(*v1alpha1.BulkJobList).Items { //nolint:forcetypeassert // the pages are
+		names = append(names, job.Namespace+"/"+job.Name)
+	}
+	return names, list.(*v1alpha1.BulkJobList).Continue //nolint:forcetypeassert // the pages are
+}
+
+// watch begins a watch from a resource version or, without one, with the first events streaming.
+func (s *shared) watch(version string) *shareWatch {
+	s.t.Helper()
+	w, err := s.share.watch(s.t.Context(), metav1.ListOptions{ResourceVersion: version, SendInitialEvents: new(version == "")})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(w.Stop)
+	return w
+}
+
+// wants fails the test unless these are the next events: "ADDED a/one 7"; what has no name is a mark.
+func (s *shared) wants(w *shareWatch, reason string, want ...string) {
+	s.t.Helper()
+	got := make([]string, 0, len(want))
+	for range want {
+		select {
+		case event, open := <-w.ResultChan():
+			got = append(got, told(event, open))
+		case <-time.After(10 * time.Second):
+			s.t.Fatalf("%s: waited in vain for more than %q, want %q", reason, got, want)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Fatalf("%s (-want +got):\n%s", reason, diff)
+	}
+}
+
+func told(event watch.Event, open bool) string {
+	if !open {
+		return "the end"
+	}
+	if status, ok := event.Object.(*metav1.Status); ok {
+		return fmt.Sprintf("%s %d", event.Type, status.Code)
+	}
+	o, err := meta.Accessor(event.Object)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s %s/%s %s", event.Type, o.GetNamespace(), o.GetName(), o.GetResourceVersion())
+}
+
+func TestShardListsItsNamespaces(t *testing.T) {
+	s := newShared(t, knownShard("a"))
+	s.pages = []*v1alpha1.BulkJobList{
+		{ListMeta: metav1.ListMeta{Continue: "2"}, Items: []v1alpha1.BulkJob{*jobIn("a", "one", "1"), *jobIn("b", "two", "2")}},
+		{ListMeta: metav1.ListMeta{Continue: "3"}, Items: []v1alpha1.BulkJob{*jobIn("b", "three", "3")}},
+		{Items: []v1alpha1.BulkJob{*jobIn("b", "four", "4"), *jobIn("a", "five", "5")}},
+		{Items: []v1alpha1.BulkJob{*jobIn("b", "four", "4")}},
+	}
+	for _, tc := range []struct {
+		reason, token, next string
+		want                []string
+	}{
+		{"others' jobs are left out", "", "2", []string{"a/one"}},
+		{"a page with nothing of ours leads on to the next", "2", "3", nil},
+		{"a namespace that joins between pages is told later, whole", "3", "", []string{"a/five"}},
+		{"a new list is of all that are ours now", "", "", []string{"b/four"}},
+	} {
+		got, next := s.list(tc.token)
+		if diff := cmp.Diff(tc.want, got); diff != "" || next != tc.next {
+			t.Errorf("%s: next page %q, want %q (-want +got):\n%s", tc.reason, next, tc.next, diff)
+		}
+		s.shard.join("b")
+	}
+}
+
+func TestShardWatchesItsNamespaces(t *testing.T) {
+	s := newShared(t, knownShard("a"))
+	s.pages = []*v1alpha1.BulkJobList{{}}
+	s.list("")
+	w := s.watch("7")
+	s.wants(w, "it is told at once where the watch begins", "DELETED / 7")
+	for _, event := range []watch.Event{
+		{Type: watch.Added, Object: jobIn("a", "one", "8")},
+		{Type: watch.Added, Object: jobIn("b", "one", "9")},
+		{Type: watch.Modified, Object: jobIn("b", "one", "10")},
+		{Type: watch.Deleted, Object: jobIn("b", "one", "11")},
+		{Type: watch.Modified, Object: jobIn("a", "one", "12")},
+		{Type: watch.Bookmark, Object: jobIn("", "", "20")},
+		{Type: watch.Deleted, Object: jobIn("a", "one", "21")},
+		{Type: watch.Error, Object: &metav1.Status{Code: 410}},
+	} {
+		s.source.Action(event.Type, event.Object)
+	}
+	s.wants(w, "ours pass, of others' only where the watch is and what is gone",
+		"ADDED a/one 8", "DELETED / 9", "DELETED / 10", "DELETED b/one 11", "MODIFIED a/one 12", "BOOKMARK / 20", "DELETED a/one 21", "ERROR 410")
+	s.source.Stop()
+	s.wants(w, "the end passes", "the end")
+}
+
+func TestShardStreamsItsNamespaces(t *testing.T) {
+	s := newShared(t, knownShard("a"), jobIn("b", "two", ""))
+	w := s.watch("")
+	s.source.Add(jobIn("a", "one", "5"))
+	s.wants(w, "ours stream", "ADDED a/one 5")
+	s.shard.join("b")
+	s.source.Add(jobIn("b", "two", "3"))
+	s.source.Add(jobIn("a", "three", "4"))
+	s.wants(w, "what joins while the first events stream must wait: nobody knows yet where the watch is", "ADDED a/three 4")
+	end := jobIn("", "", "9")
+	end.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	s.source.Action(watch.Bookmark, end)
+	s.wants(w, "then it is told as it was where the stream ended", "BOOKMARK / 9", "DELETED / 9", "ADDED b/two 999", "BOOKMARK / 9")
+	s.source.Modify(jobIn("b", "two", "1000"))
+	s.wants(w, "and watched", "MODIFIED b/two 1000")
+	if diff := cmp.Diff([]string{"b 9 Exact"}, s.lists); diff != "" {
+		t.Errorf("lists of single namespaces (-want +got):\n%s", diff)
+	}
+}
+
+func TestShardMoves(t *testing.T) {
+	s := newShared(t, knownShard("a"), jobIn("a", "one", ""), jobIn("b", "two", ""), jobIn("c", "three", ""))
+	s.pages = []*v1alpha1.BulkJobList{{}}
+	s.list("")
+	w := s.watch("50")
+	s.wants(w, "the beginning", "DELETED / 50")
+	s.source.Modify(jobIn("c", "three", "60"))
+	s.wants(w, "elsewhere", "DELETED / 60")
+	s.shard.join("b")
+	s.wants(w, "what joined is told", "ADDED b/two 999", "BOOKMARK / 60")
+	s.source.Modify(jobIn("b", "two", "70"))
+	s.wants(w, "and watched", "MODIFIED b/two 70")
+	s.shard.leave("a")
+	s.wants(w, "what left is gone", "DELETED a/one 999", "BOOKMARK / 70")
+	s.source.Modify(jobIn("a", "one", "80"))
+	s.wants(w, "and no longer watched", "DELETED / 80")
+	if diff := cmp.Diff([]string{"b 60 Exact", "a 70 Exact"}, s.lists); diff != "" {
+		t.Errorf("lists of single namespaces (-want +got):\n%s", diff)
+	}
+
+	w.Stop()
+	s.shard.join("c")
+	s.source = watch.NewFakeWithOptions(watch.FakeOptions{ChannelSize: 100})
+	w = s.watch("80")
+	s.wants(w, "the next watch makes up for what joined between the two", "DELETED / 80", "ADDED c/three 999", "BOOKMARK / 80")
+
+	s.fails = errors.New("cannot: compacted")
+	s.shard.leave("c")
+	s.wants(w, "what cannot be told is listed anew, with everything", "BOOKMARK / 80", "ERROR 410", "the end")
+}
+
+func TestShardWaitsForItsNamespaces(t *testing.T) {
+	s := newShared(t, NewShard(labels.Everything()))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := s.share.list(ctx, metav1.ListOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a list before the namespaces are known: %v", err)
+	}
+	if _, err := s.share.watch(ctx, metav1.ListOptions{SendInitialEvents: new(true)}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a stream before the namespaces are known: %v", err)
+	}
+}
+
+func TestNobodysShardIsAll(t *testing.T) {
+	var all *Shard
+	if !all.Owns("any") {
+		t.Error("a manager without a shard does not work for a namespace")
+	}
+	some := knownShard("a")
+	if !some.Owns("a") || some.Owns("b") {
+		t.Error("a shard does not know its namespaces")
+	}
+}
+
+// shardLabel tells the namespaces of a test's shards apart.
+const shardLabel = "bulkjob.dev/shard"
+
+// sharded runs an operator for the namespaces whose label has that value, and returns its client.
+func (h *house) sharded(value string) client.Client {
+	h.t.Helper()
+	shard := NewShard(labels.SelectorFromSet(labels.Set{shardLabel: value}))
+	mgr, err := ctrl.NewManager(apiServer, ctrl.Options{
+		Scheme: scheme, Cache: CacheOptions(), NewCache: shard.NewCache, Client: ClientOptions(),
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: new(true)}, GracefulShutdownTimeout: new(GracefulShutdownTimeout),
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	options := h.options
+	options.Registry, options.Shard = prometheus.NewRegistry(), shard
+	if err := Setup(mgr, options); err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	h.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			h.t.Errorf("the operator of shard %s ended with: %v", value, err)
+		}
+	})
+	return mgr.GetClient()
+}
+
+// moveTo gives a namespace to the shard of that value.
+func (h *house) moveTo(namespace, value string) {
+	h.t.Helper()
+	update(h, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, func(ns *corev1.Namespace) {
+		ns.Labels = map[string]string{shardLabel: value}
+	})
+}
+
+// sees waits until a client lists jobs of these names and no others, in all namespaces.
+func (h *house) sees(c client.Client, reason string, want ...string) {
+	h.t.Helper()
+	h.eventually(reason, func() (bool, string) {
+		ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
+		defer cancel()
+		list := &v1alpha1.BulkJobList{}
+		if err := c.List(ctx, list); err != nil {
+			h.t.Fatalf("%s: %v", reason, err)
+		}
+		var names []string
+		for _, job := range list.Items {
+			names = append(names, job.Name)
+		}
+		slices.Sort(names)
+		return slices.Equal(names, want), fmt.Sprint(names)
+	})
+}
+
+// A namespace moves to and fro between two shards; each sees its jobs only while it is its own, and soon.
+func TestNamespacesMoveBetweenShards(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.stop()
+	a, b := h.sharded("move-a"), h.sharded("move-b")
+	h.job("one")
+	h.job("two")
+	h.sees(a, "a namespace without the label is nobody's")
+	for round := range 6 { // a relist would wait longer each time: for half a minute in the end
+		began := time.Now()
+		h.moveTo(h.namespace, "move-a")
+		h.sees(a, "it has joined a", "one", "two")
+		h.sees(b, "it has left b")
+		h.moveTo(h.namespace, "move-b")
+		h.sees(b, "it has joined b", "one", "two")
+		h.sees(a, "it has left a")
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("round %d: two moves took %v", round, took)
+		}
+	}
+	h.job("three")
+	h.sees(b, "what is new is seen", "one", "three", "two")
+	h.delete(newJobIn(h.namespace, "one"))
+	h.sees(b, "what is gone is gone", "three", "two")
+	h.sees(a, "elsewhere nothing was seen of it")
+}
+
+func newJobIn(namespace, name string) *v1alpha1.BulkJob {
+	job := newJob(name)
+	job.Namespace = namespace
+	return job
+}
+
+// Reads wait until the cache has seen the client's own writes. What it writes in
+// a namespace that has left it never sees, and must not wait for.
+func TestWritesElsewhereDelayNothing(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.stop()
+	h.moveTo(h.namespace, "quiet-a")
+	c := h.sharded("quiet-a")
+	job := h.job("one")
+	h.sees(c, "it is there", "one")
+	h.moveTo(h.namespace, "quiet-b")
+	for range 20 { // some of them before the move is known, some after
+		h.get(job)
+		job.Labels = map[string]string{"at": fmt.Sprint(time.Now().UnixNano())}
+		if err := c.Update(t.Context(), job); client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			t.Fatal(err)
+		}
+	}
+	h.sees(c, "it has left")
+	if err := c.Delete(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	h.sees(c, "nothing is waited for")
+	h.moveTo(h.namespace, "quiet-a")
+	h.job("two")
+	h.sees(c, "it is back", "two")
+}
+
+// A running load, and one whose file is on its way, go on when their namespace gets another manager. Nothing is sent twice.
+func TestLoadsOutliveAMove(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.stop()
+	h.sharded("load-a")
+	h.sharded("load-b")
+	h.moveTo(h.namespace, "load-a")
+	h.running()
+	h.ready()
+	h.configMap("small", smallCSV)
+	h.packed(bigRows)
+	running := h.job("running", func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "small" })
+	h.waitReason(running, v1alpha1.ReasonSubmitted)
+	h.waitState(running, "RUNNING")
+
+	begun, release := h.endpoint.hold(t)
+	large := h.job("large", gzipped)
+	<-begun
+	h.moveTo(h.namespace, "load-b")
+	h.waitReason(large, v1alpha1.ReasonForeignClaim)
+	release()
+	h.endpoint.set(func(e *fakeEndpoint) { e.states = []string{"COMPLETE"} })
+	h.waitReason(large, v1alpha1.ReasonComplete)
+	h.waitReason(running, v1alpha1.ReasonComplete)
+	h.posts(2)
+}
