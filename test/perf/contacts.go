@@ -10,7 +10,7 @@ const contactHeader = `"C_EmailAddress","C_FirstName","C_LastName","C_Title","C_
 
 // contactRow is one of 113 bytes: seven columns, two of them quoted for their commas.
 func contactRow(into []byte, number int) []byte {
-	return fmt.Appendf(into, "contact%09d@example.com,Ada%d,Lovelace,\"Analyst, Engines\",+44 20 7946 %04d,\"Babbage, Sons & Co.\",https://example.com/\n",
+	return fmt.Appendf(into, "c%09d@example.com,Ada%d,Lovelace,\"Analyst, Engine\",+44 20 7946 %04d,\"Babbage, Son & Co.\",https://example.com\n",
 		number, number%10, number%10000)
 }
 

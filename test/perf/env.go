@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,7 +68,7 @@ type env struct {
 
 // say tells on standard error what is going on, while it takes long.
 func (e *env) say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "%6.0fs %s: %s\n", time.Since(e.began).Seconds(), e.name, fmt.Sprintf(format, args...))
+	fmt.Fprintf(os.Stderr, "%6.0f s %s: %s\n", time.Since(e.began).Seconds(), e.name, fmt.Sprintf(format, args...))
 }
 
 // size is full, or quick if that is all that was asked for.
@@ -83,8 +84,8 @@ func (e *env) atEnd(do func() error) { e.after = append(e.after, do) }
 
 func (e *env) end() error {
 	var all []error
-	for i := len(e.after) - 1; i >= 0; i-- {
-		all = append(all, e.after[i]())
+	for _, do := range slices.Backward(e.after) {
+		all = append(all, do())
 	}
 	return errors.Join(all...)
 }

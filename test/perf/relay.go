@@ -3,15 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
-	"os"
 )
 
 // runRelay is the least that a program can do to move a file from a store to an endpoint: a GET whose body is the POST's.
@@ -72,20 +68,13 @@ func post(ctx context.Context, client *http.Client, to string, file *http.Respon
 	return nil
 }
 
-// trusting is Go's own client, which besides trusts the certificates in a file; none if it has no name.
+// trusting is Go's own client, which trusts the certificates in a file; with no name, the system's.
 func trusting(ca string) (*http.Client, error) {
-	if ca == "" {
-		return http.DefaultClient, nil
-	}
-	pem, err := os.ReadFile(ca)
+	config, err := trust(ca)
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("cannot read the certificate")
-	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one, by its documentation
-	transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	transport.TLSClientConfig = config
 	return &http.Client{Transport: transport}, nil
 }
