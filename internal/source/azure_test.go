@@ -252,7 +252,7 @@ func TestAzureIdentity(t *testing.T) {
 	}))
 	defer blobs.Close()
 
-	own := new(azureIdentity)
+	own := &azureIdentity{client: http.DefaultClient}
 	for _, status = range []int{http.StatusBadRequest, http.StatusOK} {
 		opened, err := openAzure(trusting(blobs), own, place(t, kindAzure, "contacts.csv", blobs.URL, ""), &grant{own: true})
 		if err != nil {

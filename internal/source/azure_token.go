@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"sync"
 
@@ -14,6 +15,8 @@ import (
 // azureIdentity is the operator's own identity at Azure: workload identity or a managed identity, and nothing that runs
 // programs. Its requests go where those say, past the dial policy: the administrator chose them.
 type azureIdentity struct {
+	client *http.Client
+
 	mu    sync.Mutex
 	chain azcore.TokenCredential
 }
@@ -44,12 +47,13 @@ func (a *azureIdentity) find() (azcore.TokenCredential, error) {
 	if a.chain != nil {
 		return a.chain, nil
 	}
+	common := azcore.ClientOptions{Transport: a.client, Telemetry: policy.TelemetryOptions{Disabled: true}}
 	var links []azcore.TokenCredential
 	// Without its variables in the environment there is no workload identity.
-	if workload, err := azidentity.NewWorkloadIdentityCredential(nil); err == nil {
+	if workload, err := azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{ClientOptions: common}); err == nil {
 		links = append(links, workload)
 	}
-	options := &azidentity.ManagedIdentityCredentialOptions{}
+	options := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: common}
 	if id := os.Getenv("AZURE_CLIENT_ID"); id != "" {
 		options.ID = azidentity.ClientID(id)
 	}

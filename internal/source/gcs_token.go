@@ -107,6 +107,8 @@ func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 // googleIdentity is the operator's own identity at Google: workload identity, or what the metadata server or a file that
 // the administrator has mounted gives. Its requests go where those say, past the dial policy: the administrator chose them.
 type googleIdentity struct {
+	client *http.Client
+
 	mu     sync.Mutex
 	source oauth2.TokenSource
 }
@@ -134,7 +136,7 @@ func (g *googleIdentity) find() (oauth2.TokenSource, error) {
 		return g.source, nil
 	}
 	// Not the caller's context: the token source outlives the call.
-	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{Timeout: tokenTimeout})
+	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, g.client)
 	found, err := google.FindDefaultCredentials(ctx, storage.DevstorageReadOnlyScope)
 	if err != nil {
 		return nil, operatorless("Google", 0)

@@ -213,7 +213,7 @@ func TestGoogleIdentity(t *testing.T) {
 	t.Setenv("GCE_METADATA_HOST", strings.TrimPrefix(metadata.URL, "http://"))
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "not-mounted-yet"))
 
-	own := new(googleIdentity)
+	own := &googleIdentity{client: http.DefaultClient}
 	_, err := own.bearer(t.Context())
 	checkFailure(t, err, "", "credentialsRef")
 	if err := os.Unsetenv("GOOGLE_APPLICATION_CREDENTIALS"); err != nil {

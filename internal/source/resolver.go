@@ -40,7 +40,11 @@ func New(reader client.Reader, policy dial.Policy, identities []Identity) *Resol
 	transport.MaxIdleConnsPerHost = idlePerHost
 	transport.DisableCompression = true // the bytes are wanted as they are stored
 	transport.ForceAttemptHTTP2 = false // one connection per download, not one for all
-	return &Resolver{reader: reader, identities: identities, transport: transport, platform: platformClient(policy)}
+	platform := platformClient(policy)
+	return &Resolver{
+		reader: reader, identities: identities, transport: transport, platform: platform,
+		google: googleIdentity{client: platform}, azure: azureIdentity{client: platform},
+	}
 }
 
 // platformClient asks for the operator's own credentials where its platform says: of a metadata service, as a rule, at an
