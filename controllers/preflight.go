@@ -40,7 +40,7 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	}
 	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source, ci))
 	if err != nil {
-		return nil, sourceHeld(err)
+		return nil, storeHeld(job, err)
 	}
 	c := &consignment{job: job, connector: ci, connection: found, pinned: pinned}
 	c.identity = identityOf(&job.Spec, ci.Target(), pinned.Content)
@@ -67,7 +67,7 @@ func (c *consignment) check(ctx context.Context) error {
 func (c *consignment) checkCSV(ctx context.Context) error {
 	file, err := c.pinned.Open(ctx)
 	if err != nil {
-		return sourceHeld(err)
+		return storeHeld(c.job, err)
 	}
 	defer file.Close()
 	rows := csvstream.NewReader(file, csvstream.Options{HideNames: c.pinned.Sensitive})
@@ -77,7 +77,7 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 		all = io.LimitReader(rows, maxHeaderBytes)
 	}
 	if _, err := io.Copy(io.Discard, all); err != nil {
-		return sourceHeld(err)
+		return storeHeld(c.job, err)
 	}
 	if whole && rows.Rows() == 0 {
 		return errNoRows
@@ -153,6 +153,16 @@ func sourceHeld(err error) error {
 		return refusal(v1alpha1.ReasonSourceInvalid, syntax.Error())
 	}
 	return err
+}
+
+// storeHeld is sourceHeld, and shows in addition what an object store has to say that may pass by itself. (If the API
+// server does not answer, nothing can be shown.)
+func storeHeld(job *v1alpha1.BulkJob, err error) error {
+	err = sourceHeld(err)
+	if _, shown := errors.AsType[*held](err); shown || job.Spec.Source.ObjectStore == nil {
+		return err
+	}
+	return &held{progressing(v1alpha1.ReasonSourceUnreachable, err.Error())}
 }
 
 // sourceStatus is what may be shown of a source.

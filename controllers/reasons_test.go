@@ -93,10 +93,18 @@ func TestHeldBackBeforeSending(t *testing.T) {
 			v1alpha1.ReasonSourceNotPermitted, "must label it", nil,
 		},
 		{
-			"an object store", source(smallCSV), func(j *v1alpha1.BulkJob) {
-				j.Spec.Source = v1alpha1.BulkJobSource{ObjectStore: &v1alpha1.ObjectStoreSource{URL: "s3://bucket/contacts.csv"}}
+			"an object that can't be pinned", source(smallCSV), func(j *v1alpha1.BulkJob) {
+				j.Spec.Source = v1alpha1.BulkJobSource{ObjectStore: &v1alpha1.ObjectStoreSource{URL: "s3://bucket/../contacts.csv"}}
 			},
-			v1alpha1.ReasonSourceNotSupported, "not built yet", edit(func(j *v1alpha1.BulkJob) {
+			v1alpha1.ReasonSourceNotSupported, "name the object itself", edit(func(j *v1alpha1.BulkJob) {
+				j.Spec.Source = v1alpha1.BulkJobSource{ConfigMap: &v1alpha1.KeyReference{Name: "contacts", Key: "sample.csv"}}
+			}),
+		},
+		{
+			"an object store that doesn't answer", source(smallCSV), func(j *v1alpha1.BulkJob) {
+				j.Spec.Source = v1alpha1.BulkJobSource{ObjectStore: &v1alpha1.ObjectStoreSource{URL: "s3://bucket/contacts.csv", Endpoint: "https://store.invalid", Region: "eu"}}
+			},
+			v1alpha1.ReasonSourceUnreachable, "cannot read object", edit(func(j *v1alpha1.BulkJob) {
 				j.Spec.Source = v1alpha1.BulkJobSource{ConfigMap: &v1alpha1.KeyReference{Name: "contacts", Key: "sample.csv"}}
 			}),
 		},

@@ -33,6 +33,7 @@ const (
 	ReasonConnectorSuspended = "ConnectorSuspended"
 	ReasonSourceNotFound     = "SourceNotFound"
 	ReasonSourceChanged      = "SourceChanged"
+	ReasonSourceUnreachable  = "SourceUnreachable"
 	ReasonUploadSlot         = "WaitingForUploadSlot"
 	ReasonRunningLoad        = "WaitingForRunningLoad"
 	ReasonNotSent            = "NotSent"
