@@ -60,6 +60,9 @@ func StartControlPlane(dir string) (*ControlPlane, error) {
 	return c, nil
 }
 
+// Etcd is the URL at which etcd takes requests. What is written there is in the cluster, unseen by any admission.
+func (c *ControlPlane) Etcd() string { return c.environment.ControlPlane.Etcd.URL.String() }
+
 // Stop ends both servers and removes their data.
 func (c *ControlPlane) Stop() error { return c.environment.Stop() }
 
