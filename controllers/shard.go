@@ -400,8 +400,10 @@ func (w *shareWatch) fail(ctx context.Context, err error) {
 	}
 	ctrl.Log.WithName("shard").Info("Listing all objects anew", "kind", w.kind.Kind, "cause", err.Error())
 	status := apierrors.NewResourceExpired("the namespaces of the shard have changed").Status()
-	if w.send(ctx, w.mark(watch.Bookmark)) == nil {
-		_ = w.send(ctx, watch.Event{Type: watch.Error, Object: &status}) //nolint:errcheck // it fails when nobody listens any more
+	for _, event := range []watch.Event{w.mark(watch.Bookmark), {Type: watch.Error, Object: &status}} {
+		if w.send(ctx, event) != nil {
+			return // nobody listens any more
+		}
 	}
 }
 
@@ -433,6 +435,7 @@ var errLeft = errors.New("the namespace was given to another manager")
 // letGo gives back what was claimed and not begun of a load whose namespace has left the shard, for the next manager to
 // send. An upload that has begun goes on, and its outcome is recorded.
 func (o *operator) letGo(key types.NamespacedName) error {
+	o.withdraw(key.String())
 	var errs []error
 	for _, nonce := range o.process.unbegun(key) {
 		errs = append(errs, o.giveBack(key, nonce, errLeft))

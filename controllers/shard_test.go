@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -26,6 +29,8 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	sources "bulkjob.dev/operator/internal/source"
+	"bulkjob.dev/operator/internal/upload"
 )
 
 // knownShard is a shard whose namespaces are known to be these.
@@ -35,10 +40,6 @@ func knownShard(namespaces ...string) *Shard {
 	s.synced = synced
 	s.members.Insert(namespaces...)
 	return s
-}
-
-func namespaceNamed(name string) *metav1.PartialObjectMetadata {
-	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
 // shared is an informer's view of jobs, on a source of the test's making.
@@ -89,10 +90,10 @@ func (s *shared) list(token string) (names []string, next string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, job := range list.(*v1alpha1.BulkJobList).Items { //nolint:forcetypeassert // the pages are
+	for _, job := range list.(*v1alpha1.BulkJobList).Items {
 		names = append(names, job.Namespace+"/"+job.Name)
 	}
-	return names, list.(*v1alpha1.BulkJobList).Continue //nolint:forcetypeassert // the pages are
+	return names, list.(*v1alpha1.BulkJobList).Continue
 }
 
 // watch begins a watch from a resource version or, without one, with the first events streaming.
@@ -260,6 +261,68 @@ func TestNobodysShardIsAll(t *testing.T) {
 	}
 }
 
+func TestLeavingGivesBackWhatWasNotBegun(t *testing.T) {
+	key := types.NamespacedName{Namespace: "n", Name: guardedName}
+	for _, tc := range []struct {
+		reason string
+		shard  *Shard
+		begin  bool
+		want   v1alpha1.AttemptOutcome
+	}{
+		{"the next manager may send what this one claimed only", knownShard(), false, v1alpha1.AttemptNotSent},
+		{"what has begun goes on, and is recorded by who began it", knownShard(), true, ""},
+		{"a receipt that is lost in a namespace of ours is no reason to give a claim back", knownShard("n"), false, ""},
+	} {
+		o := guarded(t, openReceipt())
+		o.client, o.shard = guarded(t).client, tc.shard // the cache is without what left
+		o.client = interceptor.NewClient(o.client.(client.WithWatch), interceptor.Funcs{
+			Update: func(ctx context.Context, _ client.WithWatch, receipt client.Object, _ ...client.UpdateOption) error {
+				return o.live.(client.Client).Update(ctx, receipt)
+			},
+		})
+		o.pool, o.gates = upload.NewPool(1, logr.Discard()), &upload.Gates{}
+		o.process.hold(key, "one", &consignment{})
+		if tc.begin && o.process.begin(key, "one") == nil {
+			t.Fatal("cannot begin")
+		}
+		r := &ReceiptReconciler{Client: o.client, operator: o}
+		if _, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+			t.Fatal(err)
+		}
+		after := &v1alpha1.BulkReceipt{}
+		if err := o.live.Get(t.Context(), key, after); err != nil {
+			t.Fatal(err)
+		}
+		if got := lastAttempt(after).Outcome; got != tc.want {
+			t.Errorf("%s: outcome %q, want %q", tc.reason, got, tc.want)
+		}
+	}
+}
+
+func TestNothingIsClaimedElsewhere(t *testing.T) {
+	job := newJobIn("n", "contacts")
+	job.UID = "j1"
+	c := &consignment{job: job, connector: newConnector("https://crm.example"), connection: &connection{}, pinned: &sources.Pinned{}, receipt: guardedName}
+	o := guarded(t, job)
+	o.shard = knownShard()
+	if err := o.admit(t.Context(), c); !errors.Is(err, errStale) {
+		t.Errorf("a load of another manager's namespace was admitted: %v", err)
+	}
+	if err := o.claim(t.Context(), c, nil); err != nil { // the namespace left after it was admitted
+		t.Fatal(err)
+	}
+	receipt := &v1alpha1.BulkReceipt{}
+	if err := o.live.Get(t.Context(), c.key(), receipt); err != nil {
+		t.Fatal(err)
+	}
+	if last := lastAttempt(receipt); last.Outcome != v1alpha1.AttemptNotSent || last.Message != errLeft.Error() {
+		t.Errorf("the claim was not given back: %+v", last)
+	}
+	if o.process.begin(c.key(), lastAttempt(receipt).Nonce) != nil {
+		t.Error("what was given back can be sent")
+	}
+}
+
 // shardLabel tells the namespaces of a test's shards apart.
 const shardLabel = "bulkjob.dev/shard"
 
@@ -366,7 +429,7 @@ func TestWritesElsewhereDelayNothing(t *testing.T) {
 	h.moveTo(h.namespace, "quiet-b")
 	for range 20 { // some of them before the move is known, some after
 		h.get(job)
-		job.Labels = map[string]string{"at": fmt.Sprint(time.Now().UnixNano())}
+		job.Labels = map[string]string{"at": strconv.FormatInt(time.Now().UnixNano(), 10)}
 		if err := c.Update(t.Context(), job); client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
 			t.Fatal(err)
 		}

@@ -91,7 +91,7 @@ func (o *options) controllers() (controllers.Options, error) {
 // lease is the name of what managers lead by: those that work for the same namespaces share one, others have others.
 func (o *options) lease() string {
 	const domain = "bulkjob.dev"
-	share := ""
+	var share string
 	switch {
 	case o.selector.Selector != nil:
 		share = "selector " + o.selector.String()
