@@ -3,13 +3,14 @@ package source
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"strings"
 )
 
 const (
-	guardBuffers     = 3
-	guardBufferBytes = 32 << 10
+	guardBuffers     = 4
+	guardBufferBytes = 64 << 10
 )
 
 // guard holds the stored bytes to a digest. They are hashed beside the way, in a goroutine that ends with the bytes or
@@ -54,7 +55,7 @@ func (g *guard) Read(p []byte) (int, error) {
 	}
 	n, err := g.r.Read(p)
 	g.take(p[:n])
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = g.verdict()
 	}
 	if err != nil {

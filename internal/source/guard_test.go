@@ -42,7 +42,7 @@ func TestGuard(t *testing.T) {
 				case tc.err == nil && digest(p) != strings.ToLower(tc.want):
 					t.Error("other bytes came through")
 				}
-				if _, again := g.Read(make([]byte, 1)); err != nil && !errors.Is(again, err) || err == nil && again != io.EOF {
+				if _, again := g.Read(make([]byte, 1)); err != nil && !errors.Is(again, err) || err == nil && !errors.Is(again, io.EOF) {
 					t.Errorf("the next read says %v", again)
 				}
 				if err := g.Close(); err != nil {
@@ -61,7 +61,7 @@ func TestGuardHashesWhatItSaw(t *testing.T) {
 	for {
 		n, err := g.Read(p)
 		clear(p[:n])
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -84,7 +84,7 @@ func TestGuardIsClosedEarly(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if n, err := g.Read(make([]byte, 3)); n != 0 || err == nil || err == io.EOF {
+		if n, err := g.Read(make([]byte, 3)); n != 0 || err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("got %d, %v from a closed one", n, err)
 		}
 	})

@@ -63,8 +63,7 @@ func (s *signed) read(ctx context.Context, at object, offset int64) (io.ReadClos
 		err = s.judge(resp.StatusCode)
 	}
 	if err != nil {
-		resp.Body.Close()
-		return nil, err
+		return nil, errors.Join(err, resp.Body.Close())
 	}
 	return resp.Body, nil
 }

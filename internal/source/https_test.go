@@ -2,11 +2,11 @@ package source
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -16,24 +16,23 @@ import (
 	"bulkjob.dev/operator/internal/dial"
 )
 
-// allowing is a Resolver that may reach these servers, and trusts their certificates.
-func allowing(t *testing.T, servers ...*httptest.Server) *Resolver {
-	t.Helper()
+// loopback is a policy that lets these servers be reached and nothing else.
+func loopback(tb testing.TB, servers ...*httptest.Server) dial.Policy {
+	tb.Helper()
 	policy := dial.Policy{AllowHTTP: true}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12}
 	for _, server := range servers {
-		u, err := url.Parse(server.URL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := netip.MustParseAddrPort(u.Host)
+		address := netip.MustParseAddrPort(server.Listener.Addr().String())
 		policy.Private = append(policy.Private, dial.Allowance{Prefix: netip.PrefixFrom(address.Addr(), 32), Port: address.Port()})
-		if transport, ok := server.Client().Transport.(*http.Transport); ok && transport.TLSClientConfig != nil {
-			trust.RootCAs = transport.TLSClientConfig.RootCAs
-		}
 	}
-	r := New(reader(), policy, nil)
-	r.transport.TLSClientConfig = trust
+	return policy
+}
+
+// allowing is a Resolver that may reach a server with TLS, and trusts its certificate.
+func allowing(t *testing.T, server *httptest.Server) *Resolver {
+	t.Helper()
+	r := New(reader(), loopback(t, server), nil)
+	r.transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	r.transport.TLSClientConfig.RootCAs.AddCert(server.Certificate())
 	return r
 }
 

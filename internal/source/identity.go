@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -26,7 +27,8 @@ func ParseIdentity(text string) (Identity, error) {
 		return Identity{}, fmt.Errorf("cannot read the cloud identity %q: it must begin with a namespace, as in team-a=s3://team-a-imports/", text)
 	}
 	kind, rest, _ := strings.Cut(prefix, "://")
-	canonical, err := "", error(nil)
+	var canonical string
+	var err error
 	switch kind {
 	case kindS3, kindGCS:
 		canonical, err = bucketPrefix(kind, rest)
@@ -35,7 +37,7 @@ func ParseIdentity(text string) (Identity, error) {
 	case kindAzure:
 		err = fmt.Errorf("name the account: https://account.blob.core.windows.net/%s", rest)
 	default:
-		err = fmt.Errorf("the URL must begin with s3://, gs:// or https://")
+		err = errors.New("the URL must begin with s3://, gs:// or https://")
 	}
 	switch {
 	case err != nil:
@@ -50,9 +52,9 @@ func bucketPrefix(kind, rest string) (string, error) {
 	bucket, key, slash := strings.Cut(rest, "/")
 	switch {
 	case !bucketForm.MatchString(bucket):
-		return "", fmt.Errorf("the URL must name a bucket")
+		return "", errors.New("the URL must name a bucket")
 	case dotted(key):
-		return "", fmt.Errorf(`the path must not hold "." or ".."`)
+		return "", errors.New(`the path must not hold "." or ".."`)
 	case slash:
 		return kind + "://" + bucket + "/" + key, nil
 	default:
@@ -67,9 +69,9 @@ func hostPrefix(prefix string) (string, error) {
 	u, err := url.Parse(scheme + "://" + host)
 	switch {
 	case err != nil || !plainHost(u) || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Path != "":
-		return "", fmt.Errorf("the URL must name a host")
+		return "", errors.New("the URL must name a host")
 	case dotted(path):
-		return "", fmt.Errorf(`the path must not hold "." or ".."`)
+		return "", errors.New(`the path must not hold "." or ".."`)
 	case slash:
 		return scheme + "://" + canonicalHost(u) + "/" + path, nil
 	default:

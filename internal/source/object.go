@@ -120,8 +120,7 @@ func openObject(ctx context.Context, what string, opened store, at object, ref R
 	}
 	file, err := newStream(ctx, what, stored, ref)
 	if err != nil {
-		stored.Close()
-		return nil, err
+		return nil, errors.Join(err, stored.Close())
 	}
 	return file, nil
 }
@@ -131,7 +130,9 @@ func storeError(what string, err error) error {
 	if _, ok := errors.AsType[*Error](err); ok || errors.Is(err, errChanged) {
 		return err
 	}
-	err = hideURL(err)
+	if err = hideURL(err); errors.Is(err, io.EOF) {
+		err = errBroken // an end that is none must not be taken for one
+	}
 	if errors.Is(err, dial.ErrRefused) {
 		return refuse(SourceNotPermitted, "%s may not be reached: %v", what, err)
 	}

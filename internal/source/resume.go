@@ -18,6 +18,7 @@ const (
 )
 
 var (
+	errBroken  = errors.New("the connection broke")
 	errStalled = errors.New("the store sent nothing for too long")
 	errShort   = errors.New("the store ended its answer too early")
 	errLong    = errors.New("the store sends more bytes than the object has")
@@ -139,7 +140,7 @@ func (r *resumer) pause(err error) error {
 // release gives the connection back or cuts it.
 func (r *resumer) release() {
 	if r.body != nil {
-		r.body.Close() // what it has to say comes too late
+		_ = r.body.Close() // what it has to say comes too late
 		r.cut(nil)
 		r.body = nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -109,7 +110,9 @@ func TestResumer(t *testing.T) {
 		{
 			"each byte gives new hope",
 			[]answer{{bytes: 1, broken: reset}, broken, broken, broken, broken, {bytes: 1, broken: reset}, broken, broken, broken, broken},
-			content, nil, "", []int64{0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2}, 12400 * time.Millisecond,
+			content, nil, "",
+			[]int64{0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2},
+			12400 * time.Millisecond,
 		},
 		{"silence before the answer", []answer{{delay: time.Hour}}, content, nil, "", []int64{0, 0}, time.Minute + 200*time.Millisecond},
 		{"silence in the midst", []answer{{bytes: 4, stall: time.Hour}}, content, nil, "", []int64{0, 4}, time.Minute + 200*time.Millisecond},
@@ -117,9 +120,12 @@ func TestResumer(t *testing.T) {
 		{
 			"silence again and again",
 			[]answer{{delay: time.Hour}, {delay: time.Hour}, {delay: time.Hour}, {delay: time.Hour}, {delay: time.Hour}, {delay: time.Hour}},
-			"", errStalled, "sent nothing for too long", []int64{0, 0, 0, 0, 0, 0}, 6*time.Minute + 6200*time.Millisecond,
+			"", errStalled, "sent nothing for too long",
+			[]int64{0, 0, 0, 0, 0, 0},
+			6*time.Minute + 6200*time.Millisecond,
 		},
 		{"silence behind the last byte", []answer{{bytes: 10, stall: time.Hour}}, content, nil, "", []int64{0}, time.Minute},
+		{"an end that is none", slices.Repeat([]answer{{refused: fmt.Errorf("Get: %w", io.EOF)}}, 6), "", errBroken, "connection broke", []int64{0, 0, 0, 0, 0, 0}, 6200 * time.Millisecond},
 		{"changed meanwhile", []answer{{bytes: 4, broken: reset}, {refused: errChanged}}, "0123", errChanged, "changed or replaced", []int64{0, 4}, 200 * time.Millisecond},
 		{"forbidden meanwhile", []answer{{bytes: 4, broken: reset}, {refused: refused}}, "0123", refused, "no", []int64{0, 4}, 200 * time.Millisecond},
 		{"more than there is", []answer{{bytes: 11}}, content, errLong, "more bytes", []int64{0}, 0},
@@ -136,6 +142,9 @@ func TestResumer(t *testing.T) {
 				}
 				if err != nil && !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("got %v, want it to say %q", err, tc.says)
+				}
+				if errors.Is(err, io.EOF) {
+					t.Errorf("%v could be taken for the end", err)
 				}
 				if got := time.Since(began); got != tc.waited {
 					t.Errorf("it took %v, want %v", got, tc.waited)

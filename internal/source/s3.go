@@ -141,13 +141,13 @@ func (s *s3) stat(ctx context.Context) (object, error) {
 // digest of the whole content, where S3 has one: the checksum of a full object, else the ETag, which is the MD5 of what
 // was stored in one part and is encrypted with S3's own keys at most (Amazon S3 API reference, Object, ETag).
 func (s *s3) digest(header http.Header, etag string) string {
-	kind := header.Get("x-amz-checksum-type")
-	sum, err := base64.StdEncoding.DecodeString(header.Get("x-amz-checksum-sha256"))
+	kind := header.Get("X-Amz-Checksum-Type")
+	sum, err := base64.StdEncoding.DecodeString(header.Get("X-Amz-Checksum-Sha256"))
 	if err == nil && len(sum) == 32 && (kind == "" || kind == "FULL_OBJECT") {
 		return "sha256:" + hex.EncodeToString(sum)
 	}
-	encryption := header.Get("x-amz-server-side-encryption")
-	plain := (encryption == "" || encryption == "AES256") && header.Get("x-amz-server-side-encryption-customer-algorithm") == ""
+	encryption := header.Get("X-Amz-Server-Side-Encryption")
+	plain := (encryption == "" || encryption == "AES256") && header.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") == ""
 	if plain && md5Form.MatchString(etag) && !strings.HasSuffix(s.place.bucket, directorySuffix) {
 		return "md5:" + strings.Trim(etag, `"`)
 	}
@@ -173,8 +173,7 @@ func (s *s3) read(ctx context.Context, at object, offset int64) (io.ReadCloser, 
 		return nil, judgePinned(s.what, s.failure(err))
 	}
 	if err := checkAnswer(header, at, offset); err != nil {
-		body.Close()
-		return nil, err
+		return nil, errors.Join(err, body.Close())
 	}
 	return body, nil
 }
@@ -200,7 +199,7 @@ func (s *s3) failure(err error) error {
 	case reply.StatusCode != 0:
 		return &answered{status: reply.StatusCode, word: reply.Code}
 	case strings.Contains(hideURL(err).Error(), "://"): // the library's words for a connection that ended
-		return errors.New("the connection broke")
+		return errBroken
 	default:
 		return err
 	}

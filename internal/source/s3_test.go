@@ -171,7 +171,9 @@ func TestS3Read(t *testing.T) {
 			told{URI: "/imports/hello.csv?versionId=v7", IfMatch: `"e"`},
 		},
 		{
-			"without an ETag the version holds", "", object{size: 11, version: "v7"}, 0, 200, whole, "hello world", "hello world", false, "",
+			"without an ETag the version holds", "",
+			object{size: 11, version: "v7"},
+			0, 200, whole, "hello world", "hello world", false, "",
 			told{URI: "/imports/hello.csv?versionId=v7"},
 		},
 		{"as stored, even if compressed", "", at, 0, 200, heading("ETag", `"e"`, "Content-Encoding", "gzip"), "hello world", "hello world", false, "", told{URI: "/imports/hello.csv", IfMatch: `"e"`}},

@@ -94,12 +94,16 @@ func TestResolve(t *testing.T) {
 		secret("contacts", map[string]string{v1alpha1.LabelUse: v1alpha1.UseSource}, map[string][]byte{"a.csv": []byte(rows), "c.gz": packed}),
 	)
 	plain := func(sensitive bool) *Pinned {
-		return &Pinned{Size: int64(len(rows)), Stored: int64(len(rows)), Content: "sha256:" + digest([]byte(rows)),
-			SHA256: digest([]byte(rows)), Sensitive: sensitive, InMemory: true}
+		return &Pinned{
+			Size: int64(len(rows)), Stored: int64(len(rows)), Content: "sha256:" + digest([]byte(rows)),
+			SHA256: digest([]byte(rows)), Sensitive: sensitive, InMemory: true,
+		}
 	}
 	unsized := func(value []byte, sensitive bool) *Pinned {
-		return &Pinned{Size: -1, Stored: int64(len(value)), Content: "sha256:" + digest(value), SHA256: digest(value),
-			Sensitive: sensitive, InMemory: true}
+		return &Pinned{
+			Size: -1, Stored: int64(len(value)), Content: "sha256:" + digest(value), SHA256: digest(value),
+			Sensitive: sensitive, InMemory: true,
+		}
 	}
 	cases := []struct {
 		reason string

@@ -58,7 +58,7 @@ func newStream(ctx context.Context, what string, stored io.ReadCloser, ref Ref) 
 	s := &stream{ctx: ctx, what: what, stored: &origin{r: stored}, closer: stored}
 	head := make([]byte, magicBytes)
 	n, err := io.ReadFull(stored, head)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
 	}
 	if err := checkMagic(what, head[:n], ref.Compression); err != nil {
@@ -117,7 +117,7 @@ func (o *origin) ended() bool {
 			return false
 		}
 	}
-	return o.err == io.EOF
+	return errors.Is(o.err, io.EOF)
 }
 
 // stream reads as long as its context lives and, where a limit is set, no further than that.
@@ -151,11 +151,11 @@ func (s *stream) Read(p []byte) (int, error) {
 // faulty tells a fault of the data from one of the way to it.
 func (s *stream) faulty(err error) error {
 	switch {
-	case s.stored.err != nil && s.stored.err != io.EOF:
+	case s.stored.err != nil && !errors.Is(s.stored.err, io.EOF):
 		return s.stored.err
 	case errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return refuse(SourceUnreadable, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", s.what, maxWindow)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return refuse(SourceUnreadable, "%s goes on where its compressed data ends: store it again", s.what)
 	default:
 		return refuse(SourceUnreadable, "%s is faulty compressed data (%v): store it again", s.what, err)

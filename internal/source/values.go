@@ -103,8 +103,10 @@ func pin(what, key string, value []byte, ref Ref, sensitive bool) (*Pinned, erro
 	open := func(ctx context.Context) (io.ReadCloser, error) {
 		return newStream(ctx, what, io.NopCloser(bytes.NewReader(value)), ref)
 	}
-	pinned := &Pinned{Size: int64(len(value)), Stored: int64(len(value)), Content: "sha256:" + digest, SHA256: digest,
-		Sensitive: sensitive, InMemory: true, Open: open}
+	pinned := &Pinned{
+		Size: int64(len(value)), Stored: int64(len(value)), Content: "sha256:" + digest, SHA256: digest,
+		Sensitive: sensitive, InMemory: true, Open: open,
+	}
 	if compressed(ref.Compression) {
 		pinned.Size = -1
 	}
