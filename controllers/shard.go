@@ -79,9 +79,10 @@ func (s *Shard) NewCache(config *rest.Config, options cache.Options) (cache.Cach
 	if err := s.follow(namespaces); err != nil {
 		return nil, fmt.Errorf("cannot follow the namespaces: %w", err)
 	}
-	options.NewInformer = func(from toolscache.ListerWatcher, kind runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
-		share := newShare(s, reader, from, kind)
-		return toolscache.NewSharedIndexInformer(share.listWatch(), kind, resync, indexers)
+	options.NewInformer = func(
+		from toolscache.ListerWatcher, kind runtime.Object, resync time.Duration, indexers toolscache.Indexers,
+	) toolscache.SharedIndexInformer {
+		return toolscache.NewSharedIndexInformer(newShare(s, reader, from, kind).listWatch(), kind, resync, indexers)
 	}
 	objects, err := cache.New(config, options)
 	if err != nil {

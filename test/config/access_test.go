@@ -110,6 +110,7 @@ func TestOperatorsRole(t *testing.T) {
 		{user: operator, resource: "events.events.k8s.io", can: "create patch", cannot: "delete", reason: "it says what happened"},
 		{user: operator, resource: "leases.coordination.k8s.io", cannot: every, reason: "leases of others are none of its business"},
 		{user: operator, resource: "pods", cannot: every, reason: "it runs none"},
+		{user: operator, resource: "namespaces", cannot: every, reason: "only who shares the cluster by their labels needs them: config/shard"},
 		{user: operator, resource: "tokenreviews.authentication.k8s.io", can: "create", reason: "its metrics port asks who is there"},
 		{user: operator, resource: "subjectaccessreviews.authorization.k8s.io", can: "create", reason: "its metrics port asks who may"},
 		{user: operator, resource: "customresourcedefinitions.apiextensions.k8s.io", cannot: every, reason: "people install CRDs"},

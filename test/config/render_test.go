@@ -15,8 +15,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
@@ -86,6 +89,10 @@ func TestEveryBaseBuilds(t *testing.T) {
 	for _, part := range []string{"crd", "rbac", "manager", "policy"} {
 		maps.Copy(want["default"], want[part])
 	}
+	want["shard"] = maps.Clone(want["default"])
+	for kind, more := range map[string]int{"ClusterRole": 1, "ClusterRoleBinding": 1, "Deployment": 1, "Service": 1, "PodDisruptionBudget": 1} {
+		want["shard"][kind] += more
+	}
 	for name, kinds := range want {
 		t.Run(name, func(t *testing.T) {
 			got := map[string]int{}
@@ -108,6 +115,48 @@ func TestEveryBaseBuilds(t *testing.T) {
 	}
 	if diff := cmp.Diff(built, there); diff != "" {
 		t.Errorf("bases that are tested (-want +got):\n%s", diff)
+	}
+}
+
+// TestEveryNamespaceHasOneManager asserts that the managers of config/shard share all namespaces, and are told apart themselves.
+func TestEveryNamespaceHasOneManager(t *testing.T) {
+	var selectors []labels.Selector
+	var pods []labels.Set
+	var own []*metav1.LabelSelector
+	for _, object := range render(t, base("shard")) {
+		if object.GetKind() != "Deployment" {
+			continue
+		}
+		deployment := as[appsv1.Deployment](t, object)
+		pods, own = append(pods, deployment.Spec.Template.Labels), append(own, deployment.Spec.Selector)
+		for _, arg := range deployment.Spec.Template.Spec.Containers[0].Args {
+			if text, ok := strings.CutPrefix(arg, "--namespace-selector="); ok {
+				selector, err := labels.Parse(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				selectors = append(selectors, selector)
+			}
+		}
+	}
+	if len(pods) != 2 || len(selectors) != 2 {
+		t.Fatalf("got %d managers with %d selectors, want 2 and 2", len(pods), len(selectors))
+	}
+	for _, namespace := range []labels.Set{nil, {"bulkjob.dev/shard": ""}, {"bulkjob.dev/shard": "a"}, {"bulkjob.dev/shard": "b"}, {"shard": "a"}} {
+		if selectors[0].Matches(namespace) == selectors[1].Matches(namespace) {
+			t.Errorf("a namespace labelled %v has both managers, or none", namespace)
+		}
+	}
+	for i := range own {
+		for j := range pods {
+			selector, err := metav1.LabelSelectorAsSelector(own[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := selector.Matches(pods[j]); got != (i == j) {
+				t.Errorf("Deployment %d counts the pods of Deployment %d as its own = %t", i, j, got)
+			}
+		}
 	}
 }
 
