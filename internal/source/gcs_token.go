@@ -2,7 +2,6 @@ package source
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,21 +19,16 @@ const keyServiceAccount = "serviceAccountKey"
 
 // newServiceAccount reads a credentials Secret. Requests for tokens go through transport.
 func newServiceAccount(transport http.RoundTripper, g *grant) (*serviceAccount, error) {
-	file, err := g.text(keyServiceAccount)
-	if err != nil {
-		return nil, err
+	file := g.keys[keyServiceAccount]
+	if len(file) == 0 {
+		return nil, refuse(SourceKeyNotFound, "Secret %q has no key %q: add it", g.secret, keyServiceAccount)
 	}
 	what := fmt.Sprintf("key %q of Secret %q", keyServiceAccount, g.secret)
-	var kind struct {
-		Type string `json:"type"`
-	}
-	// The other types name files to read, programs to run and URLs to ask, which a user mustn't choose for the operator.
-	if err := json.Unmarshal([]byte(file), &kind); err != nil || kind.Type != "service_account" {
-		return nil, refuse(SourceNotPermitted, "%s isn't the JSON key of a service account, of type service_account: correct it", what)
-	}
-	config, err := google.JWTConfigFromJSON([]byte(file), storage.DevstorageReadOnlyScope)
+	// It takes the type service_account alone. The other types name files to read, programs to run and URLs to ask, which
+	// a user mustn't choose for the operator.
+	config, err := google.JWTConfigFromJSON(file, storage.DevstorageReadOnlyScope)
 	if err != nil {
-		return nil, refuse(SourceNotPermitted, "%s isn't the JSON key of a service account: correct it", what)
+		return nil, refuse(SourceNotPermitted, "%s isn't the JSON key of a service account, of type service_account: correct it", what)
 	}
 	server, err := url.Parse(config.TokenURL)
 	if err != nil || server.Scheme != "https" || server.Host == "" || server.User != nil {

@@ -44,11 +44,11 @@ func accountFile(t *testing.T, changes map[string]string) []byte {
 		"token_uri":    "https://oauth2.example.com/token",
 	}
 	maps.Copy(file, changes)
-	text, err := json.Marshal(file)
+	text, err := json.MarshalIndent(file, "", "  ") // as Google gives it
 	if err != nil {
 		t.Fatal(err)
 	}
-	return text
+	return append(text, '\n')
 }
 
 func TestServiceAccountKey(t *testing.T) {
