@@ -127,20 +127,22 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 // take scans the next piece of the file, whatever its size.
 func (r *Reader) take(p []byte) *SyntaxError {
-	if !r.started {
-		r.first = append(r.first, p...)
-		if len(r.first) < len(utf8BOM) {
-			return nil
-		}
-		return r.start()
+	switch {
+	case r.started:
+		return r.check(p)
+	case len(r.first) > 0:
+		p = append(r.first, p...)
 	}
-	return r.check(p)
+	if len(p) < len(utf8BOM) {
+		r.first = bytes.Clone(p) // p is the caller's
+		return nil
+	}
+	return r.start(p)
 }
 
 // start looks at the first bytes, as soon as there are enough of them, and scans them.
-func (r *Reader) start() *SyntaxError {
+func (r *Reader) start(p []byte) *SyntaxError {
 	r.started = true
-	p := r.first
 	r.first = nil
 	if problem := utf16Problem(p); problem != "" {
 		return r.fault(problem)
@@ -166,7 +168,7 @@ func (r *Reader) check(p []byte) *SyntaxError {
 // finish ends the file and with it a last row without a line end.
 func (r *Reader) finish() *SyntaxError {
 	if !r.started {
-		if fault := r.start(); fault != nil {
+		if fault := r.start(r.first); fault != nil {
 			return fault
 		}
 	}
