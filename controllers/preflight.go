@@ -135,6 +135,7 @@ var sourceReasons = map[source.Reason]func(string) verdict{
 	source.SourceNotFound:     func(m string) verdict { return progressing(v1alpha1.ReasonSourceNotFound, m) },
 	source.SourceKeyNotFound:  func(m string) verdict { return progressing(v1alpha1.ReasonSourceNotFound, m) },
 	source.SourceUnreadable:   func(m string) verdict { return stalled(v1alpha1.ReasonSourceUnreadable, m) },
+	source.SourceDamaged:      func(m string) verdict { return stalled(v1alpha1.ReasonSourceUnreadable, m) },
 	source.SourceNotPermitted: func(m string) verdict { return stalled(v1alpha1.ReasonSourceNotPermitted, m) },
 	source.SourceNotSupported: func(m string) verdict { return stalled(v1alpha1.ReasonSourceNotSupported, m) },
 	source.SourceEmpty:        func(m string) verdict { return stalled(v1alpha1.ReasonSourceInvalid, m) },

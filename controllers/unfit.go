@@ -31,6 +31,10 @@ func endedBy(err error) *verdict {
 		v := failed(v1alpha1.ReasonSourceChanged, notWantedMessage(v1alpha1.ReasonSourceChanged))
 		return &v
 	}
+	refused, ok := errors.AsType[*source.Error](err)
+	if ok && refused.Reason == source.SourceUnreadable {
+		return nil // its store won't have it read now
+	}
 	if h, ok := errors.AsType[*held](sourceHeld(err)); ok && unfit[h.verdict.reason] {
 		return &h.verdict
 	}

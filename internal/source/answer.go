@@ -59,7 +59,7 @@ func parseSize(text string) (int64, error) {
 // checkAnswer holds the head of an answer against the object: the same entity, and its bytes from offset to the end.
 func checkAnswer(header http.Header, at object, offset int64) error {
 	if tag := strongETag(header.Get("ETag")); tag != "" && at.etag != "" && tag != at.etag {
-		return errChanged
+		return ErrChanged
 	}
 	part := header.Get("Content-Range")
 	if part == "" {
@@ -70,7 +70,7 @@ func checkAnswer(header http.Header, at object, offset int64) error {
 	case err != nil:
 		return err
 	case e.total != at.size:
-		return errChanged
+		return ErrChanged
 	case e.first != offset || e.last != at.size-1:
 		return fmt.Errorf("the store sends bytes %d-%d where %d-%d were asked for", e.first, e.last, offset, at.size-1)
 	}
@@ -83,7 +83,7 @@ func checkWhole(header http.Header, at object, offset int64) error {
 		return errors.New("the store ignores ranges, so a broken reading can't go on where it was")
 	}
 	if length := header.Get("Content-Length"); length != "" && length != strconv.FormatInt(at.size, 10) {
-		return errChanged
+		return ErrChanged
 	}
 	return nil
 }

@@ -81,9 +81,9 @@ func TestCheckAnswer(t *testing.T) {
 		{"all of it, of unsaid length", 0, map[string]string{"ETag": `"e"`}, nil},
 		{"all of it as a part", 0, map[string]string{"Content-Range": "bytes 0-9/10"}, nil},
 		{"the rest", 4, map[string]string{"ETag": `"e"`, "Content-Range": "bytes 4-9/10", "Content-Length": "6"}, nil},
-		{"another entity", 0, map[string]string{"ETag": `"f"`, "Content-Length": "10"}, errChanged},
-		{"another size", 0, map[string]string{"Content-Length": "11"}, errChanged},
-		{"another total", 4, map[string]string{"Content-Range": "bytes 4-10/11"}, errChanged},
+		{"another entity", 0, map[string]string{"ETag": `"f"`, "Content-Length": "10"}, ErrChanged},
+		{"another size", 0, map[string]string{"Content-Length": "11"}, ErrChanged},
+		{"another total", 4, map[string]string{"Content-Range": "bytes 4-10/11"}, ErrChanged},
 		{"the range ignored", 4, map[string]string{"Content-Length": "10"}, plain},
 		{"another place", 4, map[string]string{"Content-Range": "bytes 5-9/10"}, plain},
 		{"less than the rest", 4, map[string]string{"Content-Range": "bytes 4-8/10"}, plain},
@@ -95,7 +95,7 @@ func TestCheckAnswer(t *testing.T) {
 			header.Set(key, value)
 		}
 		err := checkAnswer(header, at, tc.offset)
-		if changed := errors.Is(err, errChanged); (err != nil) != (tc.want != nil) || changed != errors.Is(tc.want, errChanged) {
+		if changed := errors.Is(err, ErrChanged); (err != nil) != (tc.want != nil) || changed != errors.Is(tc.want, ErrChanged) {
 			t.Errorf("%s: got %v, want %v", tc.reason, err, tc.want)
 		}
 	}

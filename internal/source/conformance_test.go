@@ -276,7 +276,7 @@ func testChanged(t *testing.T, s *realStore) {
 	s.put(t, "changing.csv", []byte("id\n1\n"), "")
 	pinned := s.pin(t, s.ref(bucket, "changing.csv"))
 	s.put(t, "changing.csv", []byte("id\n2\n"), "")
-	if got, err := readAll(t.Context(), pinned); !errors.Is(err, errChanged) {
+	if got, err := readAll(t.Context(), pinned); !errors.Is(err, ErrChanged) {
 		t.Errorf("read %q and %v, want to be told of the change", got, err)
 	}
 }
@@ -299,7 +299,7 @@ func testChangedWhileReading(t *testing.T, s *realStore) {
 		t.Fatal(err)
 	}
 	s.put(t, "flowing.csv", noise(3, 3<<20), "")
-	if _, err := io.Copy(io.Discard, body); !errors.Is(err, errChanged) {
+	if _, err := io.Copy(io.Discard, body); !errors.Is(err, ErrChanged) {
 		t.Errorf("error %v, want to be told of the change", err)
 	}
 }

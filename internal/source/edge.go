@@ -94,7 +94,7 @@ func judgePinned(what string, err error) error {
 	if a, ok := errors.AsType[*answered](err); ok {
 		switch a.status {
 		case http.StatusNotFound, http.StatusGone, http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable:
-			return errChanged
+			return ErrChanged
 		}
 	}
 	return judge(what, err)

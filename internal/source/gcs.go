@@ -144,7 +144,7 @@ func (g *gcs) read(ctx context.Context, at object, offset int64) (io.ReadCloser,
 		return nil, judgePinned(g.what, gcsFailure(err))
 	}
 	if sent := answer.Header.Get("X-Goog-Generation"); sent != "" && sent != at.version {
-		return nil, errors.Join(errChanged, answer.Body.Close())
+		return nil, errors.Join(ErrChanged, answer.Body.Close())
 	}
 	if err := checkAnswer(answer.Header, at, offset); err != nil {
 		return nil, errors.Join(err, answer.Body.Close())

@@ -58,7 +58,7 @@ func (s *signed) read(ctx context.Context, at object, offset int64) (io.ReadClos
 	case http.StatusOK, http.StatusPartialContent:
 		err = checkAnswer(resp.Header, at, offset)
 	case http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable, http.StatusNotFound, http.StatusGone:
-		err = errChanged
+		err = ErrChanged
 	default:
 		err = s.judge(resp.StatusCode)
 	}

@@ -134,7 +134,7 @@ func TestHTTPSRead(t *testing.T) {
 		t.Run(tc.reason, func(t *testing.T) {
 			server, seen, raw := signing(t, saying(tc.status, tc.header, tc.body))
 			text, err := readStore(t.Context(), allowing(t, server).signedStore(t, raw), at, tc.offset)
-			if tc.changed != errors.Is(err, errChanged) {
+			if tc.changed != errors.Is(err, ErrChanged) {
 				t.Errorf("got %v, changed: %t", err, tc.changed)
 			}
 			if !tc.changed {
@@ -178,7 +178,7 @@ func TestSignedURL(t *testing.T) {
 		t.Errorf("%d requests: it never broke", requests)
 	}
 	etag = `"f"`
-	if _, err := readAll(t.Context(), pinned); !errors.Is(err, errChanged) {
+	if _, err := readAll(t.Context(), pinned); !errors.Is(err, ErrChanged) {
 		t.Errorf("changed: %v", err)
 	}
 	changed, err := r.Resolve(t.Context(), namespace, Ref{ObjectStore: &ObjectRef{URL: raw}, Compression: Gzip})

@@ -127,7 +127,7 @@ func openObject(ctx context.Context, what string, opened store, at object, ref R
 
 // storeError makes of a store's error what a user may see. Queries of URLs may hold signatures, so that URLs are dropped.
 func storeError(what string, err error) error {
-	if _, ok := errors.AsType[*Error](err); ok || errors.Is(err, errChanged) {
+	if _, ok := errors.AsType[*Error](err); ok || errors.Is(err, ErrChanged) {
 		return err
 	}
 	if err = hideURL(err); errors.Is(err, io.EOF) {

@@ -123,7 +123,7 @@ func (r *resumer) pause(err error) error {
 		return context.Cause(r.ctx)
 	}
 	err = storeError(r.what, err)
-	if _, final := errors.AsType[*Error](err); final || errors.Is(err, errChanged) || errors.Is(err, errLong) {
+	if _, final := errors.AsType[*Error](err); final || errors.Is(err, ErrChanged) || errors.Is(err, errLong) {
 		return err
 	}
 	if r.failures++; r.failures > maxFailures {

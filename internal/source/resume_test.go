@@ -126,7 +126,7 @@ func TestResumer(t *testing.T) {
 		},
 		{"silence behind the last byte", []answer{{bytes: 10, stall: time.Hour}}, content, nil, "", []int64{0}, time.Minute},
 		{"an end that is none", slices.Repeat([]answer{{refused: fmt.Errorf("Get: %w", io.EOF)}}, 6), "", errBroken, "connection broke", []int64{0, 0, 0, 0, 0, 0}, 6200 * time.Millisecond},
-		{"changed meanwhile", []answer{{bytes: 4, broken: reset}, {refused: errChanged}}, "0123", errChanged, "changed or replaced", []int64{0, 4}, 200 * time.Millisecond},
+		{"changed meanwhile", []answer{{bytes: 4, broken: reset}, {refused: ErrChanged}}, "0123", ErrChanged, "changed or replaced", []int64{0, 4}, 200 * time.Millisecond},
 		{"forbidden meanwhile", []answer{{bytes: 4, broken: reset}, {refused: refused}}, "0123", refused, "no", []int64{0, 4}, 200 * time.Millisecond},
 		{"more than there is", []answer{{bytes: 11}}, content, errLong, "more bytes", []int64{0}, 0},
 	}

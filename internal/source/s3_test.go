@@ -129,7 +129,7 @@ func TestS3Refuses(t *testing.T) {
 			checkFailure(t, err, tc.want, tc.words)
 			_, err = opened.read(t.Context(), object{size: 11, etag: `"e"`}, 0)
 			if tc.status == http.StatusNotFound {
-				if !errors.Is(err, errChanged) {
+				if !errors.Is(err, ErrChanged) {
 					t.Errorf("read: %v, want that it changed", err)
 				}
 				return
@@ -188,7 +188,7 @@ func TestS3Read(t *testing.T) {
 			server, seen := answering(t, saying(tc.status, tc.header, tc.body))
 			text, err := readStore(t.Context(), anonymousS3(t, server.URL, tc.pinned), tc.at, tc.offset)
 			switch {
-			case tc.changed != errors.Is(err, errChanged), tc.words != "" && (err == nil || !strings.Contains(err.Error(), tc.words)):
+			case tc.changed != errors.Is(err, ErrChanged), tc.words != "" && (err == nil || !strings.Contains(err.Error(), tc.words)):
 				t.Errorf("got %v", err)
 			case tc.want != "" && (err != nil || text != tc.want):
 				t.Errorf("got %q, %v; want %q", text, err, tc.want)

@@ -55,7 +55,8 @@ const (
 	SourceEmpty        Reason = "SourceEmpty"
 	SourceTooLarge     Reason = "SourceTooLarge"
 	SourceNotSupported Reason = "SourceNotSupported"
-	SourceUnreadable   Reason = "SourceUnreadable"
+	SourceUnreadable   Reason = "SourceUnreadable" // its store can't read it so; nothing is said of the content
+	SourceDamaged      Reason = "SourceDamaged"    // the content isn't what Ref.Compression says, or is broken
 	ContentMismatch    Reason = "ContentMismatch"
 )
 

@@ -179,9 +179,9 @@ func TestResolveRefuses(t *testing.T) {
 		{"too large", inConfigMap("contacts", "huge"), Error{Reason: SourceTooLarge, Message: `key "huge" of ConfigMap "contacts" has 1048577 bytes, at most 1048576 can be read`}},
 		{"another content than the guard's", inConfigMap("contacts", "a.csv").with("", wrong), Error{Reason: ContentMismatch, Message: `key "a.csv" of ConfigMap "contacts" isn't the content that spec.source.sha256 names, its digest is ` + digest([]byte(rows)) + `: correct one of them`, SHA256: digest([]byte(rows))}},
 		{"a Secret's digest isn't shown", inSecret("contacts", "a.csv").with("", wrong), Error{Reason: ContentMismatch, Message: `key "a.csv" of Secret "contacts" isn't the content that spec.source.sha256 names: correct one of them`}},
-		{"gzip unsaid", inConfigMap("contacts", "c.gz"), Error{Reason: SourceUnreadable, Message: `key "c.gz" of ConfigMap "contacts" is compressed: set spec.source.compression to Gzip`}},
-		{"zstd unsaid", inConfigMap("contacts", "d.zst").with(None, ""), Error{Reason: SourceUnreadable, Message: `key "d.zst" of ConfigMap "contacts" is compressed: set spec.source.compression to Zstd`}},
-		{"gzip said wrongly", inConfigMap("contacts", "a.csv").with(Gzip, ""), Error{Reason: SourceUnreadable, Message: `key "a.csv" of ConfigMap "contacts" isn't Gzip data: correct spec.source.compression`}},
+		{"gzip unsaid", inConfigMap("contacts", "c.gz"), Error{Reason: SourceDamaged, Message: `key "c.gz" of ConfigMap "contacts" is compressed: set spec.source.compression to Gzip`}},
+		{"zstd unsaid", inConfigMap("contacts", "d.zst").with(None, ""), Error{Reason: SourceDamaged, Message: `key "d.zst" of ConfigMap "contacts" is compressed: set spec.source.compression to Zstd`}},
+		{"gzip said wrongly", inConfigMap("contacts", "a.csv").with(Gzip, ""), Error{Reason: SourceDamaged, Message: `key "a.csv" of ConfigMap "contacts" isn't Gzip data: correct spec.source.compression`}},
 		{"an unknown compression", inConfigMap("contacts", "a.csv").with("Zip", ""), Error{Reason: SourceNotSupported, Message: `compression "Zip" is not known: use None, Gzip or Zstd`}},
 		{"an object store", Ref{ObjectStore: &ObjectRef{}}, Error{Reason: SourceNotSupported, Message: "the object's url must begin with s3://, gs://, azblob:// or https://"}},
 		{"no source", Ref{}, Error{Reason: SourceNotSupported, Message: "it must be exactly one of configMap, secret and objectStore"}},
@@ -265,11 +265,11 @@ func TestStreamFails(t *testing.T) {
 		want   Reason
 		text   string
 	}{
-		{"gzip cut off", packed[:len(packed)/2], Ref{Compression: Gzip}, SourceUnreadable, "unexpected EOF"},
-		{"gzip cut within its first bytes", packed[:4], Ref{Compression: Gzip}, SourceUnreadable, "unexpected EOF"},
-		{"a checksum that's wrong", broken, Ref{Compression: Gzip}, SourceUnreadable, "checksum"},
-		{"zstd cut off", squeezed[:len(squeezed)/2], Ref{Compression: Zstd}, SourceUnreadable, "unexpected EOF"},
-		{"zstd with a large window", zstandard(t, strings.Repeat(text, 100), zstd.WithWindowSize(32<<20)), Ref{Compression: Zstd}, SourceUnreadable, "zstd -19 or less"},
+		{"gzip cut off", packed[:len(packed)/2], Ref{Compression: Gzip}, SourceDamaged, "unexpected EOF"},
+		{"gzip cut within its first bytes", packed[:4], Ref{Compression: Gzip}, SourceDamaged, "unexpected EOF"},
+		{"a checksum that's wrong", broken, Ref{Compression: Gzip}, SourceDamaged, "checksum"},
+		{"zstd cut off", squeezed[:len(squeezed)/2], Ref{Compression: Zstd}, SourceDamaged, "unexpected EOF"},
+		{"zstd with a large window", zstandard(t, strings.Repeat(text, 100), zstd.WithWindowSize(32<<20)), Ref{Compression: Zstd}, SourceDamaged, "zstd -19 or less"},
 		{"more than allowed", packed, Ref{Compression: Gzip, MaxBytes: int64(len(text)) - 1}, SourceTooLarge, "when decompressed"},
 		{"a bomb", bomb, Ref{Compression: Zstd, MaxBytes: 1 << 20}, SourceTooLarge, "larger than 1048576 bytes"},
 	}

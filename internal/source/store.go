@@ -10,7 +10,7 @@ import (
 // implementation, a thin edge over that store's own library: s3.go, gcs.go, azure.go, https.go. None of them tries
 // again by itself: the reader above them resumes, and the queue is the retry.
 //
-// Errors: an *Error where a person must act (no such object, no permission, credentials that aren't any), errChanged
+// Errors: an *Error where a person must act (no such object, no permission, credentials that aren't any), ErrChanged
 // where the object is no longer the one that was pinned, and a plain error for what may pass by itself.
 type store interface {
 	// stat says what the object is now, or what its pinned version is.
@@ -31,5 +31,3 @@ type object struct {
 
 // ErrChanged says that the object is no longer the one that was pinned.
 var ErrChanged = errors.New("cannot go on reading: the object was changed or replaced meanwhile")
-
-var errChanged = ErrChanged

@@ -41,13 +41,13 @@ func checkMagic(what string, head []byte, compression string) error {
 	if !compressed(compression) {
 		for name, magic := range magics {
 			if bytes.HasPrefix(head, magic) {
-				return refuse(SourceUnreadable, "%s is compressed: set spec.source.compression to %s", what, name)
+				return refuse(SourceDamaged, "%s is compressed: set spec.source.compression to %s", what, name)
 			}
 		}
 		return nil
 	}
 	if !bytes.HasPrefix(head, magics[compression]) {
-		return refuse(SourceUnreadable, "%s isn't %s data: correct spec.source.compression", what, compression)
+		return refuse(SourceDamaged, "%s isn't %s data: correct spec.source.compression", what, compression)
 	}
 	return nil
 }
@@ -154,11 +154,11 @@ func (s *stream) faulty(err error) error {
 	case s.stored.err != nil && !errors.Is(s.stored.err, io.EOF):
 		return s.stored.err
 	case errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		return refuse(SourceUnreadable, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", s.what, maxWindow)
+		return refuse(SourceDamaged, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", s.what, maxWindow)
 	case errors.Is(err, io.EOF):
-		return refuse(SourceUnreadable, "%s goes on where its compressed data ends: store it again", s.what)
+		return refuse(SourceDamaged, "%s goes on where its compressed data ends: store it again", s.what)
 	default:
-		return refuse(SourceUnreadable, "%s is faulty compressed data (%v): store it again", s.what, err)
+		return refuse(SourceDamaged, "%s is faulty compressed data (%v): store it again", s.what, err)
 	}
 }
 
