@@ -103,7 +103,7 @@ func (h *house) install() {
 // Two managers share the cluster by a label of namespaces, with the rights of config/shard. Each job is sent once, by the
 // manager whose it is; a namespace that gets another label goes on with the other manager, its running load too.
 func TestShards(t *testing.T) {
-	h := newHouse(t, peopleTable, "-processing-delay=4s")
+	h := newHouse(t, peopleTable, "-processing-delay=2s")
 	h.install()
 	one, other, nobodys := h.in("testshards-one"), h.in("testshards-other"), h.in("testshards-nobodys")
 	h.label(one.namespace, "a")
