@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,5 +140,28 @@ func TestOpenObjectIsClosedEarly(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A decompressor that stops short of the stored bytes must not pass for one that has seen them all.
+func TestStreamEndsWhereTheStoredBytesDo(t *testing.T) {
+	reset := errors.New("connection reset by peer")
+	cases := []struct {
+		reason string
+		rest   io.Reader
+		err    Reason
+		words  string
+	}{
+		{"nothing is left", strings.NewReader(""), "", ""},
+		{"a byte is left", strings.NewReader("x"), SourceDamaged, "goes on where its compressed data ends"},
+		{"what is left can't be read", iotest.ErrReader(reset), "", "reset by peer"},
+	}
+	for _, tc := range cases {
+		s := &stream{ctx: t.Context(), what: "it", r: strings.NewReader(rows), stored: &origin{r: tc.rest}, left: 1000, limit: 1000}
+		got, err := io.ReadAll(s)
+		checkFailure(t, err, tc.err, tc.words)
+		if string(got) != rows {
+			t.Errorf("%s: read %q, want the rows", tc.reason, got)
+		}
 	}
 }
