@@ -3,7 +3,7 @@ package csvstream
 import "math/bits"
 
 // batch is how many blocks are searched in one go.
-const batch = 64
+const batch = 32
 
 // scan moves the state over p. Blocks in which everything is as it should be are skimmed; the walk, which knows every case
 // and what to say of it, takes the others, and the header, and what is left at the end.

@@ -14,9 +14,9 @@ import (
 // What is handed to the kernel at once: each piece costs a system call, and wakes up who receives it. Go's transport takes
 // 32 KiB, and over TLS one record, which are 16 KiB.
 const (
-	pieceBytes = 128 << 10
+	pieceBytes = 96 << 10
 	// sealedPieceBytes is less, since over TLS the same bytes are held twice: in clear, and encrypted.
-	sealedPieceBytes = 64 << 10
+	sealedPieceBytes = 48 << 10
 	// recordOverhead is more than what TLS adds to the records of such a piece.
 	recordOverhead = 1 << 10
 )
@@ -65,7 +65,7 @@ func handshake(ctx context.Context, conn net.Conn, address string, t *http.Trans
 	below := &gathering{Conn: conn}
 	secure := tls.Client(below, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close() // the handshake's error says more
+		_ = conn.Close() // the handshake's error says more
 		return nil, err
 	}
 	return &wideTLSConn{Conn: secure, below: below}, nil
@@ -94,8 +94,8 @@ type wideTLSConn struct {
 func (w *wideTLSConn) ReadFrom(r io.Reader) (int64, error) {
 	piece := pieces.Get().(*[pieceBytes]byte) //nolint:forcetypeassert // as above
 	defer pieces.Put(piece)
-	clear, sealed := piece[:sealedPieceBytes-recordOverhead], piece[sealedPieceBytes-recordOverhead:]
-	return io.CopyBuffer(&sealer{conn: w, room: sealed}, r, clear)
+	inClear, sealed := piece[:sealedPieceBytes-recordOverhead], piece[sealedPieceBytes-recordOverhead:]
+	return io.CopyBuffer(&sealer{conn: w, room: sealed}, r, inClear)
 }
 
 // Close doesn't wait for a piece that the other side won't take, as saying goodbye would.

@@ -47,7 +47,7 @@ func TestBodiesLeaveInLargePieces(t *testing.T) {
 	rand.Read(file)
 	want := sha256.Sum256(file)
 	arrived := make(chan [sha256.Size]byte, 1)
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		h := sha256.New()
 		io.Copy(h, r.Body)
 		arrived <- [sha256.Size]byte(h.Sum(nil))
@@ -112,7 +112,7 @@ func TestBrokenBodyStopsThere(t *testing.T) {
 	}
 	req.ContentLength = 300_000
 	req.Header.Set("Expect", "100-continue")
-	if _, err := SubmitTransport(base).RoundTrip(req); !errors.Is(err, broken) { //nolint:bodyclose // there is no answer
+	if _, err := SubmitTransport(base).RoundTrip(req); !errors.Is(err, broken) {
 		t.Errorf("got %v, want the body's own error", err)
 	}
 	if n := <-got; n != 200_000 {
@@ -153,7 +153,7 @@ func TestHandshakeFails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := SubmitTransport(base).RoundTrip(req); err == nil || !tc.want(err) { //nolint:bodyclose // there is no answer
+			if _, err := SubmitTransport(base).RoundTrip(req); err == nil || !tc.want(err) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -180,7 +180,7 @@ func TestCutDoesNotWait(t *testing.T) {
 	req.ContentLength = 1 << 30
 	ended := make(chan error, 1)
 	go func() {
-		_, err := SubmitTransport(base).RoundTrip(req) //nolint:bodyclose // there is no answer
+		_, err := SubmitTransport(base).RoundTrip(req)
 		ended <- err
 	}()
 	for before := int64(-1); before != writes.Load() || before < 3; time.Sleep(200 * time.Millisecond) { // until it is stuck

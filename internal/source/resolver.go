@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// readBufferBytes of a connection. Uploads read larger pieces, which pass the buffer by, without a copy.
-	readBufferBytes = 16 << 10
 	idleConnections = 32
 	idlePerHost     = 8
 	// platformTimeout bounds a request for the operator's own credentials.
@@ -35,7 +33,6 @@ type Resolver struct {
 // objects may be read with the operator's own cloud identity, and for whom.
 func New(reader client.Reader, policy dial.Policy, identities []Identity) *Resolver {
 	transport := policy.Transport(nil)
-	transport.ReadBufferSize = readBufferBytes
 	transport.MaxIdleConns = idleConnections
 	transport.MaxIdleConnsPerHost = idlePerHost
 	transport.DisableCompression = true // the bytes are wanted as they are stored
