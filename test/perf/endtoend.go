@@ -59,10 +59,7 @@ func runEndToEnd(ctx context.Context, e *env) ([]row, error) {
 			"half-received file ever is, reads it twice, and learns of the end by polls a second apart.",
 	}
 	for i := -1; i < e.size(5, 1); i++ { // the first round warms up
-		ours, err := tables[0].speed(ctx, s.files[contactKey].rows, func() error {
-			_, err := h.load(ctx, "postgresql", contactKey)
-			return err
-		})
+		ours, err := tables[0].speed(ctx, s.files[contactKey].rows, func() error { return h.load(ctx, "postgresql", contactKey) })
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +67,7 @@ func runEndToEnd(ctx context.Context, e *env) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.say("round %d: manager %.0f, psql %.0f rows/s", i+1, ours, theirs)
+		e.sayf("round %d: manager %.0f, psql %.0f rows/s", i+1, ours, theirs)
 		if i >= 0 {
 			r.Ours, r.Reference = append(r.Ours, ours), append(r.Reference, theirs)
 		}
@@ -80,7 +77,7 @@ func runEndToEnd(ctx context.Context, e *env) ([]row, error) {
 
 // tables starts a PostgreSQL, with an equal table in each of these databases.
 func (e *env) tables(ctx context.Context, names ...string) ([]*table, error) {
-	e.say("starting PostgreSQL")
+	e.sayf("starting PostgreSQL")
 	cluster, err := pgtest.Start(ctx, "")
 	if err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (b *base) run(ctx context.Context, of benchmark) (rows []row, err error) {
 	e := &env{base: b, name: of.name, dir: dir}
 	e.atEnd(func() error { return os.RemoveAll(dir) })
 	defer func() { err = errors.Join(err, e.end()) }()
-	e.say("begins")
+	e.sayf("begins")
 	return of.run(ctx, e)
 }
 
@@ -66,8 +66,8 @@ type env struct {
 	after []func() error
 }
 
-// say tells on standard error what is going on, while it takes long.
-func (e *env) say(format string, args ...any) {
+// sayf tells on standard error what is going on, while it takes long.
+func (e *env) sayf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%6.0f s %s: %s\n", time.Since(e.began).Seconds(), e.name, fmt.Sprintf(format, args...))
 }
 
@@ -123,7 +123,7 @@ type plane struct {
 
 // controlPlane starts one, for this benchmark alone. It takes some seconds.
 func (e *env) controlPlane(ctx context.Context) (*plane, error) {
-	e.say("starting a control plane")
+	e.sayf("starting a control plane")
 	dir, err := e.mkdir("controlplane")
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ type csvFile struct {
 }
 
 func (e *env) newStore(context.Context) (*store, error) {
-	e.say("starting the S3 server")
+	e.sayf("starting the S3 server")
 	server, err := storetest.StartS3(filepath.Join(e.dir, "s3"))
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (s *store) putContacts(ctx context.Context, key string, rows int, unique bo
 	if err := s.e.needDisk(bytes + bytes/10); err != nil {
 		return err
 	}
-	s.e.say("writing a CSV of %d rows, %.2f GB", rows, float64(bytes)/1e9)
+	s.e.sayf("writing a CSV of %d rows, %.2f GB", rows, float64(bytes)/1e9)
 	path := filepath.Join(s.e.dir, key)
 	size, err := writeContacts(path, rows, unique)
 	if err != nil {
@@ -157,18 +157,32 @@ func (h *house) start(ctx context.Context, addresses ...string) error {
 	if err != nil {
 		return err
 	}
-	h.e.say("starting the manager")
+	h.e.sayf("starting the manager")
 	h.operator, err = h.StartOperator(ctx, h.e.bin, dir, "1", "--allow-private="+strings.Join(allowed, ","), "--max-uploads=100")
 	if err != nil {
 		return err
 	}
-	h.e.stops(h.operator.Process)
+	operator := h.operator
+	h.e.atEnd(func() error {
+		if h.operator != operator { // restart has stopped it
+			return nil
+		}
+		return operator.Stop(stopPatience)
+	})
 	return nil
+}
+
+// restart puts a new manager in the place of the one that runs.
+func (h *house) restart(ctx context.Context, addresses ...string) error {
+	if err := h.operator.Stop(stopPatience); err != nil {
+		return err
+	}
+	return h.start(ctx, addresses...)
 }
 
 // load makes a BulkJob of an object for a connector, waits for its end, and wants it to be a good one. Its sendToken is new,
 // so that it is a load of its own.
-func (h *house) load(ctx context.Context, connector, key string) (*v1alpha1.BulkJob, error) {
+func (h *house) load(ctx context.Context, connector, key string) error {
 	job := &v1alpha1.BulkJob{
 		ObjectMeta: metav1.ObjectMeta{Namespace: houseNamespace, GenerateName: connector + "-"},
 		Spec: v1alpha1.BulkJobSpec{
@@ -180,9 +194,9 @@ func (h *house) load(ctx context.Context, connector, key string) (*v1alpha1.Bulk
 		},
 	}
 	if err := h.create(ctx, job); err != nil {
-		return nil, err
+		return err
 	}
-	return job, h.awaitEnd(ctx, job, h.store.files[key].rows)
+	return h.awaitEnd(ctx, job, h.store.files[key].rows)
 }
 
 // awaitEnd waits until a job is complete, with all of its rows sent and processed.

@@ -96,7 +96,7 @@ func (w *world) gentle(ctx context.Context, n int) (*script, []row, error) {
 	if err := w.resetTally(ctx); err != nil {
 		return nil, nil, err
 	}
-	w.say("%d jobs, %d a second, to see what one costs", n, pace)
+	w.sayf("%d jobs, %d a second, to see what one costs", n, pace)
 	if err := w.runPaced(ctx, namespace, n); err != nil {
 		return nil, nil, err
 	}
@@ -113,7 +113,7 @@ func (w *world) gentle(ctx context.Context, n int) (*script, []row, error) {
 		return nil, nil, err
 	}
 	total, each := written(before, after)
-	w.say("written: %v; read: %v", each, readings(before, after, n))
+	w.sayf("written: %v; read: %v", each, readings(before, after, n))
 	return s, []row{
 		{
 			Name: writesRow, Unit: "", Ours: []float64{float64(total) / float64(n)}, Reference: []float64{float64(documented)}, bar: exactly(),
@@ -224,12 +224,12 @@ func (w *world) operatorRound(ctx context.Context, namespace string, n int) (flo
 	if err != nil {
 		return 0, err
 	}
-	w.say("%d jobs at once, by the operator", n)
+	w.sayf("%d jobs at once, by the operator", n)
 	began, cpu := time.Now(), childrenUsage()
 	if err := w.apply(ctx, namespace, n, func(*v1alpha1.BulkJob) {}); err != nil {
 		return 0, err
 	}
-	w.say("all are applied, after %.1f s", time.Since(began).Seconds())
+	w.sayf("all are applied, after %.1f s", time.Since(began).Seconds())
 	if err := done(10 * time.Minute); err != nil {
 		return 0, fmt.Errorf("%w; the manager's last words: %s", err, manager.Tail(5))
 	}
@@ -240,7 +240,7 @@ func (w *world) operatorRound(ctx context.Context, namespace string, n int) (flo
 		return 0, err
 	}
 	_, each := written(before, after)
-	w.say("%.1f jobs/s; CPU of each: %s; written: %v; read: %v", float64(n)/took.Seconds(), used, each, readings(before, after, n))
+	w.sayf("%.1f jobs/s; CPU of each: %s; written: %v; read: %v", float64(n)/took.Seconds(), used, each, readings(before, after, n))
 	return float64(n) / took.Seconds(), nil
 }
 
@@ -362,7 +362,7 @@ func (w *world) referenceRound(ctx context.Context, namespace string, n int, s *
 	if err != nil {
 		return 0, err
 	}
-	w.say("the writes of %d jobs, by a bare loop", n)
+	w.sayf("the writes of %d jobs, by a bare loop", n)
 	before, err := w.requests(ctx)
 	if err != nil {
 		return 0, err
@@ -391,7 +391,7 @@ func (w *world) referenceRound(ctx context.Context, namespace string, n int, s *
 		return 0, err
 	}
 	_, each := written(before, after)
-	w.say("%.1f jobs/s; CPU of each: %s; written: %v", float64(n)/took.Seconds(), used, each)
+	w.sayf("%.1f jobs/s; CPU of each: %s; written: %v", float64(n)/took.Seconds(), used, each)
 	return float64(n) / took.Seconds(), nil
 }
 

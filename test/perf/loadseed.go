@@ -99,7 +99,7 @@ func (w *world) seed(ctx context.Context, m *model, n int) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	w.say("%d jobs that are %s, with their receipts, were put in place in %.1f s", n, m.object, time.Since(began).Seconds())
+	w.sayf("%d jobs that are %s, with their receipts, were put in place in %.1f s", n, m.object, time.Since(began).Seconds())
 	return nil
 }
 

@@ -73,7 +73,7 @@ func field(path, name string) string {
 func firstLine(ctx context.Context, name string, args ...string) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).Output()
+	out, err := exec.CommandContext(ctx, name, args...).Output() //nolint:gosec // names are constants, folders the user's own
 	if err != nil {
 		return ""
 	}

@@ -21,13 +21,14 @@ import (
 
 // benchmarks are all there are, in the order in which they run.
 func benchmarks() []benchmark {
-	return slices.Concat(scanBenchmarks(), uploadBenchmarks(), jobsBenchmarks(), scaleBenchmarks())
+	return slices.Concat(scanBenchmarks(), uploadBenchmarks(), endToEndBenchmarks(), jobsBenchmarks(), scaleBenchmarks())
 }
 
 // modes are the other programs in this binary, by their first argument: each runs until ctx ends or its work is done.
 var modes = map[string]func(ctx context.Context, args []string) error{
 	"sink":   runSink,
 	"relay":  runRelay,
+	"pipe":   runPipe,
 	"teller": runTeller,
 }
 

@@ -26,7 +26,7 @@ func runPipe(ctx context.Context, args []string) error {
 	from := flags.String("from", "", "URL of the file, pre-signed")
 	to := flags.String("to", "", "base URL of the endpoint")
 	ca := flags.String("ca", "", "file with the certificate to trust")
-	readBuffer := flags.Int("read-buffer", 128<<10, "bytes of the read buffer of connections to the store")
+	readBuffer := flags.Int("read-buffer", 16<<10, "bytes of the read buffer of connections to the store")
 	profile := flags.String("cpuprofile", "", "file for a profile")
 	if err := flags.Parse(args); err != nil {
 		return err

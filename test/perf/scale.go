@@ -104,7 +104,7 @@ func (w *world) newcomers(ctx context.Context, n int) ([]float64, error) {
 	applied := make([]time.Time, n)
 	tick := time.NewTicker(time.Second / 2)
 	defer tick.Stop()
-	w.say("%d new jobs, two a second", n)
+	w.sayf("%d new jobs, two a second", n)
 	for i := range n {
 		applied[i] = time.Now()
 		if err := w.user.Create(ctx, job(many, "new-"+strconv.Itoa(i), endlessObject)); err != nil {
@@ -181,7 +181,7 @@ func (w *world) heaps(ctx context.Context, m *model, n int, r row) ([]row, error
 		if heap[i], err = w.liveHeap(ctx); err != nil {
 			return nil, err
 		}
-		w.say("live heap %.1f MiB", heap[i]/(1<<20))
+		w.sayf("live heap %.1f MiB", heap[i]/(1<<20))
 	}
 	r.Unit, r.Ours = "KiB", []float64{(heap[1] - heap[0]) / float64(n) / 1024}
 	return []row{r}, nil
@@ -272,7 +272,7 @@ func (w *world) freshLeader(ctx context.Context) (*firstLook, error) {
 	if look.began, err = startOf(manager.ID()); err != nil {
 		return nil, err
 	}
-	w.say("a fresh leader; watching its first minute")
+	w.sayf("a fresh leader; watching its first minute")
 	select {
 	case <-time.After(time.Until(look.began.Add(firstMinute))):
 	case <-ctx.Done():
@@ -290,7 +290,7 @@ func (w *world) freshLeader(ctx context.Context) (*firstLook, error) {
 		return nil, err
 	}
 	total, each := written(before, after)
-	w.say("written, with the event about who leads: %v; read: %v", each, readings(before, after, 1))
+	w.sayf("written, with the event about who leads: %v; read: %v", each, readings(before, after, 1))
 	look.writes = total - each["POST events"] + toldNow - told
 	look.peakKiB, err = strconv.ParseFloat(strings.TrimSuffix(field(fmt.Sprintf("/proc/%d/status", manager.ID()), "VmHWM"), " kB"), 64)
 	if err == nil && look.First.IsZero() {

@@ -35,7 +35,7 @@ func runScan(ctx context.Context, e *env) ([]row, error) {
 		"test", "-run", "^$", "-bench", "^BenchmarkReader$", "-count", strconv.Itoa(e.size(5, 1)),
 		"-benchtime", strconv.Itoa(e.size(500, 50)) + "ms", "./internal/csvstream",
 	}
-	e.say("go %v", args)
+	e.sayf("go %v", args)
 	out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("cannot run the Go benchmarks: %w: %s", err, out)

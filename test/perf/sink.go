@@ -230,7 +230,7 @@ func beforeFile(head []byte) []byte {
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // who has hung up gets no answer
+	_ = json.NewEncoder(w).Encode(body) //nolint:errchkjson // who has hung up gets no answer
 }
 
 // selfSigned makes a certificate for the loopback, good for a day, and its own authority in PEM.

@@ -82,7 +82,7 @@ func (h *house) inTurns(ctx context.Context, scheme string, rounds int) (curl, r
 				return curl, relay, err
 			}
 		}
-		h.e.say("%s, round %d of %d: manager %.0f, curl %.0f, relay %.0f MB/s", scheme, i+1, rounds, speeds[0], speeds[1], speeds[2])
+		h.e.sayf("%s, round %d of %d: manager %.0f, curl %.0f, relay %.0f MB/s", scheme, i+1, rounds, speeds[0], speeds[1], speeds[2])
 		if i < 0 {
 			continue
 		}
@@ -118,8 +118,7 @@ func (h *house) speed(ctx context.Context, send func() error) (float64, error) {
 }
 
 func (h *house) sendByJob(ctx context.Context, scheme string) error {
-	_, err := h.load(ctx, scheme, contactKey)
-	return err
+	return h.load(ctx, scheme, contactKey)
 }
 
 func (h *house) sendByCurl(ctx context.Context, scheme string) error {
