@@ -67,7 +67,7 @@ func runWaiting(ctx context.Context, e *env) ([]row, error) {
 		return nil, err
 	}
 	slices.Sort(waits)
-	e.say("from apply to POST: median %.0f ms, p99 %.0f ms, worst %.0f ms", 1000*median(waits), 1000*quantile(waits, 0.99), 1000*waits[len(waits)-1])
+	e.sayf("from apply to POST: median %.0f ms, p99 %.0f ms, worst %.0f ms", 1000*median(waits), 1000*quantile(waits, 0.99), 1000*waits[len(waits)-1])
 	return []row{{
 		Name: sendRow, Unit: "s", Ours: []float64{quantile(waits, 0.99)}, bar: oursAtMost(1, "s"),
 		What: "The 99th percentile of the time from apply until the POST begins at the endpoint, two new jobs a second, while 5,000 " +
