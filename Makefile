@@ -106,7 +106,8 @@ bench: build ## Measure against curl, psql and others, side by side, and write d
 	$(call say,Getting the control plane PostgreSQL and the S3 server ready)
 	@$(COMPILE) build -trimpath -o $(BIN)/bench ./test/perf
 	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); BULKJOB_STORES=$$(hack/stores.sh s3 | tail -n 1); \
-	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES PATH; \
+	BULKJOB_PEER=$$(hack/peer.sh | tail -n 1); \
+	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES BULKJOB_PEER PATH; \
 	ONLY='$(ONLY)' QUICK='$(QUICK)' exec $(BIN)/bench
 
 .PHONY: fuzz

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/test/stage"
 )
 
 const (
@@ -205,17 +206,11 @@ func documentedWrites() (int, error) {
 
 // operatorRound is how many jobs a second the operator brings to their end.
 func (w *world) operatorRound(ctx context.Context, namespace string, n int) (float64, error) {
-	if err := w.house(ctx, namespace, fast); err != nil {
-		return 0, err
-	}
-	manager, err := w.startManager(ctx, namespace)
+	manager, err := w.managed(ctx, namespace)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = manager.Stop(stopPatience) }()
-	if err := w.connected(ctx, namespace); err != nil {
-		return 0, err
-	}
 	before, err := w.calm(ctx)
 	if err != nil {
 		return 0, err
@@ -242,6 +237,21 @@ func (w *world) operatorRound(ctx context.Context, namespace string, n int) (flo
 	_, each := written(before, after)
 	w.sayf("%.1f jobs/s; CPU of each: %s; written: %v; read: %v", float64(n)/took.Seconds(), used, each, readings(before, after, n))
 	return float64(n) / took.Seconds(), nil
+}
+
+// managed makes a namespace whose connector holds nobody up, and starts a manager for it.
+func (w *world) managed(ctx context.Context, namespace string) (*stage.Operator, error) {
+	if err := w.house(ctx, namespace, fast); err != nil {
+		return nil, err
+	}
+	manager, err := w.startManager(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.connected(ctx, namespace); err != nil {
+		return nil, errors.Join(err, manager.Stop(stopPatience))
+	}
+	return manager, nil
 }
 
 // fast is the connector that holds nobody up.

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -99,48 +101,61 @@ func (w *world) seed(ctx context.Context, m *model, n int) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	w.sayf("%d jobs that are %s, with their receipts, were put in place in %.1f s", n, m.object, time.Since(began).Seconds())
-	return nil
+	wrote := time.Since(began)
+	err := w.digested(ctx)
+	w.sayf("%d jobs that are %s, with their receipts, were put in place in %.1f s, and digested in %.1f s", n, m.object,
+		wrote.Seconds(), (time.Since(began) - wrote).Seconds())
+	return err
 }
 
-// pair is one more job like the model's, with its receipt. What the two say of each other fits, so nothing is to be done for them.
+// digested waits until the API server has taken into its cache what etcd was given, and is at rest.
+func (w *world) digested(ctx context.Context) error {
+	return w.await(ctx, 5*time.Minute, "the API server rests", func() (bool, error) {
+		before := childrenUsage()
+		time.Sleep(2 * time.Second)
+		return childrenUsage()["kube-apiserver"]-before["kube-apiserver"] < 400*time.Millisecond, nil
+	})
+}
+
+// pair is one more job like the model's, with its receipt. What the two say of each other fits, down to the words of their
+// conditions, so nothing is to be done for them.
 func (m *model) pair() ([]etcdPut, error) {
-	number := rand.Uint64() //nolint:gosec // a name, no secret
-	name, uid, receipt := fmt.Sprintf("%s-%016x", m.object, number), string(uuid.NewUUID()), receiptName()
-	jobID := tellerID(m.object, 1, int(number>>2)) //nolint:gosec // as above
-	sent := time.Now().Add(-time.Duration(rand.Int64N(int64(seedAge)))).UTC().Format(time.RFC3339)
-	job := with(m.job, map[string]map[string]any{
-		"metadata": {"name": name, "uid": uid, "creationTimestamp": sent},
-		"status":   {"receipt": receipt, "jobID": jobID, "startTime": sent, "submitTime": sent},
-	})
-	record := with(m.receipt, map[string]map[string]any{
-		"metadata": {"name": receipt, "uid": string(uuid.NewUUID()), "creationTimestamp": sent},
-		"record":   {"jobID": jobID, "submitTime": sent, "claimedFor": map[string]any{"name": name, "uid": uid}},
-	})
-	one, err := newPut(registryKey("bulkjobs", m.namespace, name), job)
+	number := rand.Int64() //nolint:gosec // a name, no secret
+	name, receipt := fmt.Sprintf("%s-%016x", m.object, number), receiptName()
+	names := strings.NewReplacer(
+		text(m.job, "metadata", "name"), name,
+		text(m.job, "metadata", "uid"), string(uuid.NewUUID()),
+		text(m.receipt, "metadata", "name"), receipt,
+		text(m.receipt, "metadata", "uid"), string(uuid.NewUUID()),
+		text(m.receipt, "record", "jobID"), tellerID(m.object, 1, int(number)),
+	)
+	sent := time.Now().Add(-time.Duration(rand.Int64N(int64(seedAge)))).UTC().Format(time.RFC3339) //nolint:gosec // as above
+	one, err := newPut(names, registryKey("bulkjobs", m.namespace, name), with(m.job, map[string]map[string]any{
+		"metadata": {"creationTimestamp": sent}, "status": {"startTime": sent, "submitTime": sent},
+	}))
 	if err != nil {
 		return nil, err
 	}
-	other, err := newPut(registryKey("bulkreceipts", m.namespace, receipt), record)
+	other, err := newPut(names, registryKey("bulkreceipts", m.namespace, receipt), with(m.receipt, map[string]map[string]any{
+		"metadata": {"creationTimestamp": sent}, "record": {"submitTime": sent},
+	}))
 	return []etcdPut{one, other}, err
+}
+
+// text is a field of an object.
+func text(object map[string]any, part, name string) string {
+	fields, _ := object[part].(map[string]any)
+	value, _ := fields[name].(string)
+	return value
 }
 
 // with is a copy of an object with some fields changed, one level down; what isn't changed is shared.
 func with(object map[string]any, changes map[string]map[string]any) map[string]any {
-	copied := map[string]any{}
-	for key, value := range object {
-		copied[key] = value
-	}
+	copied := maps.Clone(object)
 	for part, fields := range changes {
-		changed := map[string]any{}
-		if old, ok := object[part].(map[string]any); ok {
-			for key, value := range old {
-				changed[key] = value
-			}
-		}
-		for key, value := range fields {
-			changed[key] = value
-		}
+		old, _ := object[part].(map[string]any)
+		changed := maps.Clone(old)
+		maps.Copy(changed, fields)
 		copied[part] = changed
 	}
 	return copied
@@ -152,9 +167,10 @@ type etcdPut struct {
 	Value []byte `json:"value"`
 }
 
-func newPut(key string, object map[string]any) (etcdPut, error) {
-	text, err := json.Marshal(object)
-	return etcdPut{[]byte(key), text}, err
+// newPut is for an object in which names are others.
+func newPut(names *strings.Replacer, key string, object map[string]any) (etcdPut, error) {
+	value, err := json.Marshal(object)
+	return etcdPut{[]byte(key), []byte(names.Replace(string(value)))}, err
 }
 
 func (w *world) put(ctx context.Context, puts []etcdPut) error {

@@ -194,6 +194,11 @@ func (w *world) requests(ctx context.Context) (map[string]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	return countRequests(text)
+}
+
+// countRequests reads the API server's metrics.
+func countRequests(text string) (map[string]int, error) {
 	counts := map[string]int{}
 	for line := range strings.Lines(text) {
 		line, found := strings.CutPrefix(line, "apiserver_request_total{")

@@ -21,7 +21,7 @@ import (
 
 // benchmarks are all there are, in the order in which they run.
 func benchmarks() []benchmark {
-	return slices.Concat(scanBenchmarks(), uploadBenchmarks(), endToEndBenchmarks(), jobsBenchmarks(), scaleBenchmarks())
+	return slices.Concat(scanBenchmarks(), uploadBenchmarks(), endToEndBenchmarks(), jobsBenchmarks(), scaleBenchmarks(), peerBenchmarks())
 }
 
 // modes are the other programs in this binary, by their first argument: each runs until ctx ends or its work is done.
