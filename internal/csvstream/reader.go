@@ -68,6 +68,7 @@ type Reader struct {
 	started bool   // the first bytes were looked at for byte order marks
 	first   []byte // the bytes held back until then, then the header row until it is whole
 	runes   utf8Check
+	found   [batch]masks // not on the stack, which would be the larger for good
 
 	state   state
 	commas  int   // in the row so far

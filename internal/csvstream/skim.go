@@ -14,11 +14,10 @@ func (r *Reader) scan(p []byte) *SyntaxError {
 		}
 		p = p[blockBytes:]
 	}
-	var found [batch]masks
 	for len(p) >= blockBytes {
 		n := min(len(p)/blockBytes, batch)
-		find(p, found[:n])
-		for i := r.skim(found[:n]); i < n; i += r.skim(found[i:n]) {
+		find(p, r.found[:n])
+		for i := r.skim(r.found[:n]); i < n; i += r.skim(r.found[i:n]) {
 			if fault := r.walk(p[i*blockBytes:][:blockBytes]); fault != nil {
 				return fault
 			}

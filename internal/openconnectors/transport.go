@@ -14,7 +14,7 @@ const MaxAnswerBytes = 1 << 20
 // dials and in what it trusts. HTTP/1.1 without kept connections, because Go's
 // transport may send a request again on a connection that died under it; and
 // patient enough with "Expect: 100-continue" that a refusal comes before the file
-// has left. Files leave in pieces of 48 to 96 KiB.
+// has left. Files leave in larger pieces than net/http's.
 func SubmitTransport(t *http.Transport) *http.Transport {
 	s := t.Clone()
 	s.Protocols = new(http.Protocols)

@@ -7,17 +7,18 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
 // What is handed to the kernel at once: each piece costs a system call, and wakes up who receives it. Go's transport takes
-// 32 KiB, and over TLS one record, which are 16 KiB.
+// 32 KiB, and over TLS one record, which are 16 KiB. An upload that has the process to itself takes much more; for those
+// beside it, little memory counts for more than some processor time.
 const (
-	pieceBytes = 96 << 10
-	// sealedPieceBytes is less, since over TLS the same bytes are held twice: in clear, and encrypted.
-	sealedPieceBytes = 48 << 10
-	// recordOverhead is more than what TLS adds to the records of such a piece.
+	largePieceBytes = 512 << 10
+	smallPieceBytes = 32 << 10
+	// recordOverhead is more than what TLS adds to the records of half a large piece.
 	recordOverhead = 1 << 10
 )
 
@@ -71,16 +72,47 @@ func handshake(ctx context.Context, conn net.Conn, address string, t *http.Trans
 	return &wideTLSConn{Conn: secure, below: below}, nil
 }
 
-var pieces = sync.Pool{New: func() any { return new([pieceBytes]byte) }}
+// smallPieces is how many of them there are for good, and one large one. They are no part of the heap, for whose every byte
+// the garbage collector lets another lie; nor do they take memory before they are used.
+const smallPieces = 31
+
+var held struct {
+	large [largePieceBytes]byte
+	small [smallPieces][smallPieceBytes]byte
+
+	mu   sync.Mutex
+	used [1 + smallPieces]bool // the large one first
+}
+
+// takePiece gives a piece, and what to call when it is no longer needed. There is always one. It is the first free one, so
+// that few uploads at once touch few.
+func takePiece() (piece []byte, giveBack func()) {
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	i := slices.Index(held.used[:], false)
+	if i < 0 {
+		return make([]byte, smallPieceBytes), func() {}
+	}
+	held.used[i] = true
+	piece = held.large[:]
+	if i > 0 {
+		piece = held.small[i-1][:]
+	}
+	return piece, func() {
+		held.mu.Lock()
+		defer held.mu.Unlock()
+		held.used[i] = false
+	}
+}
 
 // wideConn is a connection in clear.
 type wideConn struct{ net.Conn }
 
 // ReadFrom implements io.ReaderFrom.
 func (w wideConn) ReadFrom(r io.Reader) (int64, error) {
-	piece := pieces.Get().(*[pieceBytes]byte) //nolint:forcetypeassert // the pool has no others
-	defer pieces.Put(piece)
-	return io.CopyBuffer(struct{ io.Writer }{w.Conn}, r, piece[:])
+	piece, giveBack := takePiece()
+	defer giveBack()
+	return io.CopyBuffer(struct{ io.Writer }{w.Conn}, r, piece)
 }
 
 // wideTLSConn is one over TLS.
@@ -90,11 +122,12 @@ type wideTLSConn struct {
 	below *gathering
 }
 
-// ReadFrom implements io.ReaderFrom. Of a piece from the pool, one half is for bytes in clear, the other for their records.
+// ReadFrom implements io.ReaderFrom. One half of a piece is for bytes in clear, the other for their records.
 func (w *wideTLSConn) ReadFrom(r io.Reader) (int64, error) {
-	piece := pieces.Get().(*[pieceBytes]byte) //nolint:forcetypeassert // as above
-	defer pieces.Put(piece)
-	inClear, sealed := piece[:sealedPieceBytes-recordOverhead], piece[sealedPieceBytes-recordOverhead:]
+	piece, giveBack := takePiece()
+	defer giveBack()
+	half := len(piece)/2 - recordOverhead
+	inClear, sealed := piece[:half], piece[half:]
 	return io.CopyBuffer(&sealer{conn: w, room: sealed}, r, inClear)
 }
 

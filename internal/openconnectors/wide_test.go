@@ -63,8 +63,8 @@ func TestBodiesLeaveInLargePieces(t *testing.T) {
 		body   io.Reader
 		writes int64 // at most; 0 is any number
 	}{
-		{"in clear, a piece each", plain.URL, bytes.NewReader(file), 3<<20/pieceBytes + 8},
-		{"over TLS, a piece each", secure.URL, bytes.NewReader(file), 3<<20/(sealedPieceBytes-recordOverhead) + 12},
+		{"in clear, a piece each", plain.URL, bytes.NewReader(file), 3<<20/largePieceBytes + 40},
+		{"over TLS, a piece each", secure.URL, bytes.NewReader(file), 3<<20/(largePieceBytes/2-recordOverhead) + 40},
 		{"what the body gives in halves is no less whole", plain.URL, iotest.HalfReader(bytes.NewReader(file)), 0},
 		{"nor over TLS", secure.URL, iotest.HalfReader(bytes.NewReader(file)), 0},
 		{"data may come with the end", secure.URL, iotest.DataErrReader(bytes.NewReader(file)), 0},
@@ -193,5 +193,32 @@ func TestCutDoesNotWait(t *testing.T) {
 	}
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+func TestPiecesAreNobodyElses(t *testing.T) {
+	const many = smallPieces + 5
+	owners := map[*byte]int{}
+	var back []func()
+	for i := range many {
+		piece, giveBack := takePiece()
+		if other, taken := owners[&piece[0]]; taken {
+			t.Fatalf("uploads %d and %d have the same piece", other, i)
+		}
+		owners[&piece[0]] = i
+		back = append(back, giveBack)
+		if want := map[bool]int{true: largePieceBytes, false: smallPieceBytes}[i == 0]; len(piece) != want {
+			t.Errorf("piece %d has %d bytes, want %d", i, len(piece), want)
+		}
+	}
+	for _, giveBack := range back {
+		giveBack()
+	}
+	for range 3 { // one upload after another touches no more than one piece
+		piece, giveBack := takePiece()
+		if owners[&piece[0]] != 0 {
+			t.Errorf("got piece %d though the first is free", owners[&piece[0]])
+		}
+		giveBack()
 	}
 }
