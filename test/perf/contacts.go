@@ -36,13 +36,13 @@ func writeContacts(path string, rows int, unique bool) (size int64, err error) {
 	var block []byte
 	for begin := 0; begin < rows && err == nil; begin += blockRows {
 		count := min(blockRows, rows-begin)
-		if unique || begin == 0 || count < blockRows {
+		if unique || begin == 0 {
 			block = block[:0]
 			for i := range count {
 				block = contactRow(block, begin+i)
 			}
 		}
-		write(block)
+		write(block[:count*contactBytes()])
 	}
 	if err == nil {
 		err = w.Flush()
