@@ -77,7 +77,7 @@ lint: $(BIN)/golangci-lint ## Run the linters of .golangci.yml.
 	$(call say,Linting (minutes with an empty cache))
 	@export CGO_ENABLED=0 GOFLAGS="-trimpath $$(go env GOFLAGS)"; \
 	$(BIN)/golangci-lint run ./...; \
-	cd hack/controlplane && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...
+	for module in controlplane peer; do (cd hack/$$module && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: controlplane
 controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line printed is their directory.

@@ -78,7 +78,7 @@ func (w *world) gentle(ctx context.Context, n int) (*script, []row, error) {
 	if err := w.house(ctx, namespace, nil); err != nil {
 		return nil, nil, err
 	}
-	manager, err := w.startManager(ctx, namespace)
+	manager, err := w.startManager(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -244,7 +244,7 @@ func (w *world) managed(ctx context.Context, namespace string) (*stage.Operator,
 	if err := w.house(ctx, namespace, fast); err != nil {
 		return nil, err
 	}
-	manager, err := w.startManager(ctx, namespace)
+	manager, err := w.startManager(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ type model struct {
 
 // models has the operator bring one load to running and one to its end, in a namespace that has a house.
 func (w *world) models(ctx context.Context, namespace string) (running, ended *model, err error) {
-	manager, err := w.startManager(ctx, namespace)
+	manager, err := w.startManager(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

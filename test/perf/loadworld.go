@@ -169,13 +169,13 @@ func job(namespace, name, object string) *v1alpha1.BulkJob {
 	}
 }
 
-// startManager starts bin/manager for some namespaces, and returns when it is ready.
-func (w *world) startManager(ctx context.Context, namespaces string, args ...string) (*stage.Operator, error) {
+// startManager starts bin/manager for the whole cluster, as the Deployment does, and returns when it is ready.
+func (w *world) startManager(ctx context.Context, args ...string) (*stage.Operator, error) {
 	_, port, err := net.SplitHostPort(w.address)
 	if err != nil {
 		return nil, err
 	}
-	return w.StartOperator(ctx, w.bin, w.dir, port, append([]string{"--namespaces=" + namespaces}, args...)...)
+	return w.StartOperator(ctx, w.bin, w.dir, port, args...)
 }
 
 // connected waits until the connector of a namespace is Ready.

@@ -55,7 +55,7 @@ func runWaiting(ctx context.Context, e *env) ([]row, error) {
 	if err := w.seed(ctx, running, e.size(5000, 500)); err != nil {
 		return nil, err
 	}
-	manager, err := w.startManager(ctx, many)
+	manager, err := w.startManager(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func (w *world) liveHeap(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	manager, err := w.startManager(ctx, many, "--metrics-bind-address="+address, "--metrics-secure=false")
+	manager, err := w.startManager(ctx, "--metrics-bind-address="+address, "--metrics-secure=false")
 	if err != nil {
 		return 0, err
 	}
@@ -286,7 +286,7 @@ func (w *world) freshLeader(ctx context.Context) (*firstLook, error) {
 	}
 	w.OperatorEnv = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", podLimit)}
 	defer func() { w.OperatorEnv = nil }()
-	manager, err := w.startManager(ctx, many)
+	manager, err := w.startManager(ctx)
 	if err != nil {
 		return nil, err
 	}
