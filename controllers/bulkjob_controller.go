@@ -52,6 +52,9 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 		return r.expire(ctx, job)
 	}
 	next, err := r.turn(ctx, job)
+	if !r.operator.shard.Owns(req.Namespace) {
+		return requeue(joiningDelay, priorityFollow), nil // the cache may have shown a part of what the job depends on only
+	}
 	var h *held
 	switch {
 	case errors.As(err, &h):

@@ -42,6 +42,9 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if !r.operator.shard.Owns(req.Namespace) {
+		return requeue(joiningDelay, priorityFollow), nil // the cache may have shown a part of its jobs only
+	}
 	next := decideLoad(v)
 	log.FromContext(ctx).V(1).Info("Decided", "do", next.do, "reason", next.reason, "after", next.after)
 	result, err := r.act(ctx, v, connection, next)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -167,7 +168,7 @@ func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.connectorEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: connectorWorkers}).
-		Complete(r)
+		Complete(r.operator.shard.gate(r, func(types.NamespacedName) error { return nil }))
 }
 
 // Own status writes do not wake the jobs' controller; receipts, connectors and uploads do.
@@ -179,7 +180,10 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.jobEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
-		Complete(r)
+		Complete(r.operator.shard.gate(r, func(job types.NamespacedName) error {
+			r.operator.leave(job)
+			return nil
+		}))
 }
 
 func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
@@ -189,7 +193,7 @@ func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) 
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
-		Complete(r)
+		Complete(r.operator.shard.gate(r, r.operator.letGo))
 }
 
 // readyChanged lets through what may free, or hold back, the jobs of a connector.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
 // Shard is what one of several managers works for: the namespaces that a label
@@ -37,6 +39,7 @@ type Shard struct {
 	mu      sync.Mutex
 	members sets.Set[string]
 	changed chan struct{} // closed, and another one in its place, when members change
+	shares  []*share      // one of each kind
 }
 
 // NewShard is the shard of the namespaces that the selector matches. Its
@@ -45,14 +48,53 @@ func NewShard(selector labels.Selector) *Shard {
 	return &Shard{selector: selector, members: sets.New[string](), changed: make(chan struct{})}
 }
 
-// Owns is true while the namespace is the shard's.
-func (s *Shard) Owns(namespace string) bool {
+// Owns is true while the namespace is the shard's, and the cache has all that is in it.
+func (s *Shard) Owns(namespace string) bool { return s.standing(namespace) == owned }
+
+// standing is how a namespace stands to a shard.
+type standing int
+
+const (
+	others  standing = iota // another manager's
+	joining                 // the shard's, but the cache has not got all of it yet
+	owned
+)
+
+// standing changes before the cache does when a namespace leaves, and after the
+// cache when one joins: who finds it owned when he has read was not shown a part only.
+func (s *Shard) standing(namespace string) standing {
 	if s == nil {
-		return true
+		return owned
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.members.Has(namespace)
+	if !s.members.Has(namespace) {
+		return others
+	}
+	for _, share := range s.shares {
+		if !share.settled.Has(namespace) {
+			return joining
+		}
+	}
+	return owned
+}
+
+// joiningDelay is how soon it is seen that the cache has all of a namespace.
+const joiningDelay = 200 * time.Millisecond
+
+// gate lets a reconciler see the namespaces that the shard owns. What is to be done for an object that is another
+// manager's, is away's to do.
+func (s *Shard) gate(r reconcile.Reconciler, away func(types.NamespacedName) error) reconcile.Reconciler {
+	return reconcile.Func(func(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+		switch s.standing(req.Namespace) {
+		case others:
+			return ctrl.Result{}, away(req.NamespacedName)
+		case joining:
+			return requeue(joiningDelay, priorityFollow), nil
+		default:
+			return r.Reconcile(ctx, req)
+		}
+	})
 }
 
 // view is the shard's namespaces, and a channel that is closed when they are no longer these.
@@ -82,7 +124,12 @@ func (s *Shard) NewCache(config *rest.Config, options cache.Options) (cache.Cach
 	options.NewInformer = func(
 		from toolscache.ListerWatcher, kind runtime.Object, resync time.Duration, indexers toolscache.Indexers,
 	) toolscache.SharedIndexInformer {
-		return toolscache.NewSharedIndexInformer(newShare(s, reader, from, kind).listWatch(), kind, resync, indexers)
+		share := newShare(s, reader, from, kind)
+		informer := toolscache.NewSharedIndexInformer(share.listWatch(), kind, resync, indexers)
+		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{DeleteFunc: share.heard}); err != nil {
+			panic(err) // an informer that was not started takes every handler
+		}
+		return informer
 	}
 	objects, err := cache.New(config, options)
 	if err != nil {
@@ -173,7 +220,11 @@ type share struct {
 	from   toolscache.ListerWatcherWithContext
 	scheme *runtime.Scheme
 	kind   schema.GroupVersionKind
-	held   sets.Set[string] // namespaces whose objects the informer has
+
+	// What others read of these is guarded by the shard's lock.
+	held    sets.Set[string] // namespaces whose objects the watch is about
+	turn    int              // how often held has changed
+	settled sets.Set[string] // namespaces of which the informer's store has all objects
 }
 
 func newShare(s *Shard, reader client.Client, from toolscache.ListerWatcher, kind runtime.Object) *share {
@@ -181,7 +232,11 @@ func newShare(s *Shard, reader client.Client, from toolscache.ListerWatcher, kin
 	if err != nil {
 		panic(err) // the cache has looked it up before
 	}
-	return &share{shard: s, reader: reader, from: toolscache.ToListerWatcherWithContext(from), scheme: reader.Scheme(), kind: gvk}
+	made := &share{shard: s, reader: reader, from: toolscache.ToListerWatcherWithContext(from), scheme: reader.Scheme(), kind: gvk}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shares = append(s.shares, made)
+	return made
 }
 
 func (s *share) listWatch() *toolscache.ListWatch {
@@ -200,8 +255,31 @@ func (s *share) join(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("cannot wait for the namespaces any longer: %w", ctx.Err())
 	}
-	s.held, _ = s.shard.view()
+	members, _ := s.shard.view()
+	s.hold(members)
 	return nil
+}
+
+// hold makes the members those that the watch is about. The informer's store has them when it has heard of the next mark.
+func (s *share) hold(members sets.Set[string]) {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	s.held = members
+	s.turn++
+	s.settled = s.settled.Intersection(members)
+}
+
+// heard is told of what was deleted in the informer's store, marks among it.
+func (s *share) heard(o any) {
+	mark, ok := o.(client.Object)
+	if !ok || mark.GetName() != "" {
+		return
+	}
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	if string(mark.GetUID()) == strconv.Itoa(s.turn) {
+		s.settled = s.held
+	}
 }
 
 // list lists, page by page, what is in the shard's namespaces. All pages of a list are of the same namespaces.
@@ -353,18 +431,22 @@ func (w *shareWatch) move(ctx context.Context, members sets.Set[string]) error {
 	if w.position == "" || w.held.Equal(members) {
 		return nil
 	}
-	for namespace := range w.held.Difference(members) {
+	before := w.held
+	w.hold(members)
+	for namespace := range before.Difference(members) {
 		if err := w.tell(ctx, watch.Deleted, namespace); err != nil {
 			return err
 		}
 	}
-	for namespace := range members.Difference(w.held) {
+	for namespace := range members.Difference(before) {
 		if err := w.tell(ctx, watch.Added, namespace); err != nil {
 			return err
 		}
 	}
-	w.held = members
-	return w.send(ctx, w.mark(watch.Bookmark)) // what was told had older resource versions
+	if err := w.send(ctx, w.mark(watch.Bookmark)); err != nil { // what was told had older resource versions
+		return err
+	}
+	return w.send(ctx, w.mark(watch.Deleted))
 }
 
 // movePage is how many objects are listed at once; it bounds memory, not the namespace.
@@ -408,13 +490,16 @@ func (w *shareWatch) fail(ctx context.Context, err error) {
 	}
 }
 
-// mark is an event that says nothing but how far the watch is: a bookmark, or the deletion of an object that never was.
+// mark is an event that says nothing but how far the watch is, and which turn the namespaces have taken: a bookmark, or
+// the deletion of an object that never was.
 func (w *shareWatch) mark(event watch.EventType) watch.Event {
 	o, err := w.scheme.New(w.kind)
 	if err != nil {
 		panic(err) // the scheme knew the kind when the share was made
 	}
-	o.(client.Object).SetResourceVersion(w.position) //nolint:forcetypeassert // what is cached is one
+	object := o.(client.Object) //nolint:forcetypeassert // what is cached is one
+	object.SetResourceVersion(w.position)
+	object.SetUID(types.UID(strconv.Itoa(w.turn))) // nobody changes it while the watch runs but the watch
 	return watch.Event{Type: event, Object: o}
 }
 

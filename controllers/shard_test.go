@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -199,7 +202,7 @@ func TestShardStreamsItsNamespaces(t *testing.T) {
 	end := jobIn("", "", "9")
 	end.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
 	s.source.Action(watch.Bookmark, end)
-	s.wants(w, "then it is told as it was where the stream ended", "BOOKMARK / 9", "DELETED / 9", "ADDED b/two 999", "BOOKMARK / 9")
+	s.wants(w, "then it is told as it was where the stream ended", "BOOKMARK / 9", "DELETED / 9", "ADDED b/two 999", "BOOKMARK / 9", "DELETED / 9")
 	s.source.Modify(jobIn("b", "two", "1000"))
 	s.wants(w, "and watched", "MODIFIED b/two 1000")
 	if diff := cmp.Diff([]string{"b 9 Exact"}, s.lists); diff != "" {
@@ -216,11 +219,11 @@ func TestShardMoves(t *testing.T) {
 	s.source.Modify(jobIn("c", "three", "60"))
 	s.wants(w, "elsewhere", "DELETED / 60")
 	s.shard.join("b")
-	s.wants(w, "what joined is told", "ADDED b/two 999", "BOOKMARK / 60")
+	s.wants(w, "what joined is told", "ADDED b/two 999", "BOOKMARK / 60", "DELETED / 60")
 	s.source.Modify(jobIn("b", "two", "70"))
 	s.wants(w, "and watched", "MODIFIED b/two 70")
 	s.shard.leave("a")
-	s.wants(w, "what left is gone", "DELETED a/one 999", "BOOKMARK / 70")
+	s.wants(w, "what left is gone", "DELETED a/one 999", "BOOKMARK / 70", "DELETED / 70")
 	s.source.Modify(jobIn("a", "one", "80"))
 	s.wants(w, "and no longer watched", "DELETED / 80")
 	if diff := cmp.Diff([]string{"b 60 Exact", "a 70 Exact"}, s.lists); diff != "" {
@@ -231,7 +234,7 @@ func TestShardMoves(t *testing.T) {
 	s.shard.join("c")
 	s.source = watch.NewFakeWithOptions(watch.FakeOptions{ChannelSize: 100})
 	w = s.watch("80")
-	s.wants(w, "the next watch makes up for what joined between the two", "DELETED / 80", "ADDED c/three 999", "BOOKMARK / 80")
+	s.wants(w, "the next watch makes up for what joined between the two", "DELETED / 80", "ADDED c/three 999", "BOOKMARK / 80", "DELETED / 80")
 
 	s.fails = errors.New("cannot: compacted")
 	s.shard.leave("c")
@@ -255,10 +258,49 @@ func TestNobodysShardIsAll(t *testing.T) {
 	if !all.Owns("any") {
 		t.Error("a manager without a shard does not work for a namespace")
 	}
-	some := knownShard("a")
-	if !some.Owns("a") || some.Owns("b") {
-		t.Error("a shard does not know its namespaces")
+}
+
+// A namespace is owned from when the cache has all of it until it leaves: what is decided of a part would be decided wrongly.
+func TestShardOwnsWhatItsCacheHas(t *testing.T) {
+	s := newShared(t, knownShard("a"), jobIn("b", "two", ""))
+	s.pages = []*v1alpha1.BulkJobList{{}}
+	stands := func(reason string, want ...standing) {
+		t.Helper()
+		if diff := cmp.Diff(want, []standing{s.shard.standing("a"), s.shard.standing("b")}); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", reason, diff)
+		}
 	}
+	mark := func(w *shareWatch) any {
+		for event := range w.ResultChan() {
+			if o, err := meta.Accessor(event.Object); err == nil && o.GetName() == "" && event.Type == watch.Deleted {
+				return o
+			}
+		}
+		return nil
+	}
+	stands("nothing is listed yet", joining, others)
+	s.list("")
+	stands("the store may not have what was listed", joining, others)
+	w := s.watch("7")
+	first := mark(w)
+	s.share.heard(jobIn("a", "one", "8"))
+	stands("another event says nothing", joining, others)
+	s.share.heard(first)
+	stands("the store has heard that the watch began, after all that was listed", owned, others)
+	s.shard.join("b")
+	second := mark(w)
+	stands("b is told, and the store may not have it", owned, joining)
+	s.share.heard(first)
+	stands("an old mark says nothing of b", owned, joining)
+	s.share.heard(second)
+	stands("the store has b", owned, owned)
+	s.shard.leave("a")
+	stands("a has left at once, whatever the store has", others, owned)
+	s.share.heard(mark(w))
+	s.shard.join("a")
+	stands("it is back, and must be told anew", joining, owned)
+	s.share.heard(mark(w))
+	stands("the store has it again", owned, owned)
 }
 
 func TestLeavingGivesBackWhatWasNotBegun(t *testing.T) {
@@ -285,7 +327,7 @@ func TestLeavingGivesBackWhatWasNotBegun(t *testing.T) {
 		if tc.begin && o.process.begin(key, "one") == nil {
 			t.Fatal("cannot begin")
 		}
-		r := &ReceiptReconciler{Client: o.client, operator: o}
+		r := o.shard.gate(&ReceiptReconciler{Client: o.client, operator: o}, o.letGo)
 		if _, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: key}); err != nil {
 			t.Fatal(err)
 		}
@@ -326,11 +368,15 @@ func TestNothingIsClaimedElsewhere(t *testing.T) {
 // shardLabel tells the namespaces of a test's shards apart.
 const shardLabel = "bulkjob.dev/shard"
 
-// sharded runs an operator for the namespaces whose label has that value, and returns its client.
-func (h *house) sharded(value string) client.Client {
+// sharded runs an operator for one of the house's shards, and returns its client. Its API server's answers may be delayed.
+func (h *house) sharded(name string, delays ...func(http.RoundTripper) http.RoundTripper) client.Client {
 	h.t.Helper()
-	shard := NewShard(labels.SelectorFromSet(labels.Set{shardLabel: value}))
-	mgr, err := ctrl.NewManager(apiServer, ctrl.Options{
+	operator := rest.CopyConfig(apiServer)
+	for _, delay := range delays {
+		operator.Wrap(delay)
+	}
+	shard := NewShard(labels.SelectorFromSet(labels.Set{shardLabel: h.namespace + "-" + name}))
+	mgr, err := ctrl.NewManager(operator, ctrl.Options{
 		Scheme: scheme, Cache: CacheOptions(), NewCache: shard.NewCache, Client: ClientOptions(),
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)}, GracefulShutdownTimeout: new(GracefulShutdownTimeout),
@@ -349,17 +395,17 @@ func (h *house) sharded(value string) client.Client {
 	h.t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			h.t.Errorf("the operator of shard %s ended with: %v", value, err)
+			h.t.Errorf("the operator of shard %s ended with: %v", name, err)
 		}
 	})
 	return mgr.GetClient()
 }
 
-// moveTo gives a namespace to the shard of that value.
-func (h *house) moveTo(namespace, value string) {
+// moveTo gives the house's namespace to one of its shards.
+func (h *house) moveTo(name string) {
 	h.t.Helper()
-	update(h, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, func(ns *corev1.Namespace) {
-		ns.Labels = map[string]string{shardLabel: value}
+	update(h, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: h.namespace}}, func(ns *corev1.Namespace) {
+		ns.Labels = map[string]string{shardLabel: h.namespace + "-" + name}
 	})
 }
 
@@ -387,16 +433,16 @@ func TestNamespacesMoveBetweenShards(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.stop()
-	a, b := h.sharded("move-a"), h.sharded("move-b")
+	a, b := h.sharded("a"), h.sharded("b")
 	h.job("one")
 	h.job("two")
 	h.sees(a, "a namespace without the label is nobody's")
 	for round := range 6 { // a relist would wait longer each time: for half a minute in the end
 		began := time.Now()
-		h.moveTo(h.namespace, "move-a")
+		h.moveTo("a")
 		h.sees(a, "it has joined a", "one", "two")
 		h.sees(b, "it has left b")
-		h.moveTo(h.namespace, "move-b")
+		h.moveTo("b")
 		h.sees(b, "it has joined b", "one", "two")
 		h.sees(a, "it has left a")
 		if took := time.Since(began); took > 15*time.Second {
@@ -422,11 +468,11 @@ func TestWritesElsewhereDelayNothing(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.stop()
-	h.moveTo(h.namespace, "quiet-a")
-	c := h.sharded("quiet-a")
+	h.moveTo("a")
+	c := h.sharded("a")
 	job := h.job("one")
 	h.sees(c, "it is there", "one")
-	h.moveTo(h.namespace, "quiet-b")
+	h.moveTo("b")
 	for range 20 { // some of them before the move is known, some after
 		h.get(job)
 		job.Labels = map[string]string{"at": strconv.FormatInt(time.Now().UnixNano(), 10)}
@@ -439,35 +485,66 @@ func TestWritesElsewhereDelayNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.sees(c, "nothing is waited for")
-	h.moveTo(h.namespace, "quiet-a")
+	h.moveTo("a")
 	h.job("two")
 	h.sees(c, "it is back", "two")
 }
 
-// A running load, and one whose file is on its way, go on when their namespace gets another manager. Nothing is sent twice.
+// delayed lets what a moving namespace has of one resource arrive later than all else.
+func delayed(resource string) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "/"+resource) && r.URL.Query().Get("resourceVersionMatch") == string(metav1.ResourceVersionMatchExact) {
+				time.Sleep(time.Second)
+			}
+			return next.RoundTrip(r)
+		})
+	}
+}
+
+// A load that runs, one whose file is on its way, and one that waits for another go on when their namespace gets another
+// manager, in whatever order the caches are told. Nothing is sent twice, or before its turn.
 func TestLoadsOutliveAMove(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.stop()
-	h.sharded("load-a")
-	h.sharded("load-b")
-	h.moveTo(h.namespace, "load-a")
-	h.running()
-	h.ready()
-	h.configMap("small", smallCSV)
-	h.packed(bigRows)
-	running := h.job("running", func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "small" })
-	h.waitReason(running, v1alpha1.ReasonSubmitted)
-	h.waitState(running, "RUNNING")
+	for _, resource := range []string{"bulkjobs", "bulkreceipts", "connectorinstances"} {
+		t.Run("late "+resource, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.stop()
+			h.sharded("a", delayed(resource))
+			h.sharded("b", delayed(resource))
+			h.moveTo("a")
+			h.running()
+			h.ready()
+			h.configMap("small", smallCSV)
+			h.configMap("next", seedCSV(t))
+			h.packed(bigRows)
+			running := h.job("running", fromConfigMap("small"))
+			h.waitReason(running, v1alpha1.ReasonSubmitted)
+			update(h, running, fromConfigMap("next"))
+			h.waitReason(running, v1alpha1.ReasonRunningLoad)
 
-	begun, release := h.endpoint.hold(t)
-	large := h.job("large", gzipped)
-	<-begun
-	h.moveTo(h.namespace, "load-b")
-	h.waitReason(large, v1alpha1.ReasonForeignClaim)
-	release()
-	h.endpoint.set(func(e *fakeEndpoint) { e.states = []string{"COMPLETE"} })
-	h.waitReason(large, v1alpha1.ReasonComplete)
-	h.waitReason(running, v1alpha1.ReasonComplete)
-	h.posts(2)
+			begun, release := h.endpoint.hold(t)
+			large := h.job("large", gzipped)
+			<-begun
+			h.moveTo("b")
+			h.waitReason(large, v1alpha1.ReasonForeignClaim)
+			release()
+			h.waitReason(large, v1alpha1.ReasonSubmitted)
+			h.posts(2)
+			h.endpoint.set(func(e *fakeEndpoint) { e.states = []string{"COMPLETE"} })
+			h.waitReason(large, v1alpha1.ReasonComplete)
+			h.waitReason(running, v1alpha1.ReasonComplete)
+			h.posts(3)
+			for _, receipt := range h.receipts() {
+				if n := len(receipt.Record.Attempts); n != 1 || receipt.Record.Outcome != v1alpha1.LoadSucceeded {
+					t.Errorf("a load ended as %s after %d attempts", receipt.Record.Outcome, n)
+				}
+			}
+		})
+	}
+}
+
+func fromConfigMap(name string) func(*v1alpha1.BulkJob) {
+	return func(job *v1alpha1.BulkJob) { job.Spec.Source.ConfigMap.Name = name }
 }
