@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -19,77 +20,110 @@ const (
 	// lineDelay is how often one that waits in a line asks by itself. It is woken when its turn comes: this
 	// only keeps its place, and finds a turn whose news was lost.
 	lineDelay = time.Minute
+
+	// lookTimeout bounds a look at an object store before a claim.
+	lookTimeout = 20 * time.Second
 )
 
-// waiters are the jobs that wait for the admission of a load that nobody has
-// claimed yet: until then there is no receipt to wake.
-type waiters struct {
-	mu    sync.Mutex
-	jobs  map[string]*v1alpha1.BulkJob    // by the load's key
-	loads map[types.NamespacedName]string // the load's key, by the job's
+// waiting is what a job waits for: the admission of a load that nobody has
+// claimed yet. Until then there is no receipt to wake.
+type waiting struct {
+	load       types.NamespacedName
+	generation int64
+	group      string
+	groupMax   int
 }
 
-// add notes what load a job waits for. Of several jobs that wait for one load, the last to ask is woken.
-func (w *waiters) add(job types.NamespacedName, load string) {
+// waiters are the jobs that wait so.
+type waiters struct {
+	mu   sync.Mutex
+	jobs map[types.NamespacedName]waiting
+	of   map[types.NamespacedName]sets.Set[types.NamespacedName] // jobs, by load
+}
+
+// add notes what a job waits for.
+func (w *waiters) add(job types.NamespacedName, what waiting) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.jobs == nil {
-		w.jobs, w.loads = map[string]*v1alpha1.BulkJob{}, map[types.NamespacedName]string{}
+		w.jobs, w.of = map[types.NamespacedName]waiting{}, map[types.NamespacedName]sets.Set[types.NamespacedName]{}
 	}
-	w.jobs[load], w.loads[job] = named[v1alpha1.BulkJob](job), load
-}
-
-// waitsFor is the load that a job waits for; empty if there is none.
-func (w *waiters) waitsFor(job types.NamespacedName) (load string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.loads[job]
-}
-
-// remove forgets a job. It returns the load that it waited for, and whether the job was the one to be woken for it.
-func (w *waiters) remove(job types.NamespacedName) (load string, alone bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	load = w.loads[job]
-	delete(w.loads, job)
-	if woken := w.jobs[load]; woken != nil && client.ObjectKeyFromObject(woken) == job {
-		delete(w.jobs, load)
-		return load, true
+	w.jobs[job] = what
+	if w.of[what.load] == nil {
+		w.of[what.load] = sets.New[types.NamespacedName]()
 	}
-	return load, false
+	w.of[what.load].Insert(job)
 }
 
-func (w *waiters) of(load string) *v1alpha1.BulkJob {
+// waitsFor is what a job waits for; false if it does not wait.
+func (w *waiters) waitsFor(job types.NamespacedName) (waiting, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.jobs[load]
+	what, found := w.jobs[job]
+	return what, found
 }
 
-// enter asks for an upload slot and a request for a load that is to be claimed; if there is none yet, the job is woken
-// when there is.
-func (o *operator) enter(c *consignment) error {
-	load, group := c.key().String(), client.ObjectKeyFromObject(c.connector).String()
-	job := client.ObjectKeyFromObject(c.job)
-	if before := o.waiters.waitsFor(job); before != "" && before != load {
+// remove forgets a job. It returns the load that it waited for, and whether no other job waits for that.
+func (w *waiters) remove(job types.NamespacedName) (load types.NamespacedName, last bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	what, found := w.jobs[job]
+	if !found {
+		return load, false
+	}
+	delete(w.jobs, job)
+	others := w.of[what.load].Delete(job)
+	if others.Len() == 0 {
+		delete(w.of, what.load)
+	}
+	return what.load, others.Len() == 0
+}
+
+// forLoad are the jobs that wait for a load.
+func (w *waiters) forLoad(load types.NamespacedName) []types.NamespacedName {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.of[load].UnsortedList()
+}
+
+// stillWaits is not nil for a job that has waited before, and must go on: nothing is read again to find that out.
+func (o *operator) stillWaits(job *v1alpha1.BulkJob) error {
+	what, found := o.waiters.waitsFor(client.ObjectKeyFromObject(job))
+	if !found || what.generation != job.Generation || o.pool.Admit(what.load.String(), what.group, what.groupMax) {
+		return nil
+	}
+	return noSlot()
+}
+
+func noSlot() error { return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot")} }
+
+// join notes that a job waits for a load that is to be claimed, so that it is woken when its turn has come.
+func (o *operator) join(c *consignment) {
+	job, group, groupMax := client.ObjectKeyFromObject(c.job), c.group(), int(c.connector.Spec.Limits.MaxConcurrentUploads)
+	if before, found := o.waiters.waitsFor(job); found && before.load != c.key() {
 		o.leave(job)
 	}
-	o.waiters.add(job, load)
-	if !o.pool.Admit(load, group, int(c.connector.Spec.Limits.MaxConcurrentUploads)) {
-		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot")}
+	o.waiters.add(job, waiting{load: c.key(), generation: c.job.Generation, group: group, groupMax: groupMax})
+}
+
+// enter asks for an upload slot and a request for a load that is to be claimed.
+func (o *operator) enter(c *consignment) error {
+	load := c.key().String()
+	if !o.pool.Admit(load, c.group(), int(c.connector.Spec.Limits.MaxConcurrentUploads)) {
+		return noSlot()
 	}
-	done, ok := o.gates.Ask(group, load, upload.Submit, o.limits(c.connector.Spec.Limits.RequestsPerSecond))
+	done, ok := o.gates.Ask(c.group(), load, upload.Submit, o.limits(c.connector.Spec.Limits.RequestsPerSecond))
 	if !ok {
 		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for its turn at the connector")}
 	}
 	done() // the slots bound how many uploads are under way
-	o.waiters.remove(job)
 	return nil
 }
 
-// leave gives up what a job waited for that waits no longer.
+// leave gives up what a job waited for that waits no longer, unless another job does, or the load is claimed.
 func (o *operator) leave(job types.NamespacedName) {
-	if load, alone := o.waiters.remove(job); alone {
-		o.withdraw(load)
+	if load, last := o.waiters.remove(job); last && !o.process.hasInHand(load) {
+		o.withdraw(load.String())
 	}
 }
 
@@ -105,12 +139,59 @@ func (o *operator) limits(perSecond int32) upload.Limits {
 
 // called wakes the one whose turn has come.
 func (o *operator) called(load string) {
-	if job := o.waiters.of(load); job != nil {
-		wake(o.jobEvents, job)
-		return
-	}
 	namespace, name, _ := strings.Cut(load, "/")
-	wake(o.receiptEvents, named[v1alpha1.BulkReceipt](types.NamespacedName{Namespace: namespace, Name: name}))
+	key := types.NamespacedName{Namespace: namespace, Name: name}
+	jobs := o.waiters.forLoad(key)
+	for _, job := range jobs {
+		wake(o.jobEvents, named[v1alpha1.BulkJob](job))
+	}
+	if len(jobs) == 0 {
+		wake(o.receiptEvents, named[v1alpha1.BulkReceipt](key))
+	}
+}
+
+// quota bounds how many do something at once, by key.
+type quota struct {
+	mu    sync.Mutex
+	taken map[string]int
+}
+
+// take is false if max others of that key are at it. Otherwise done must be called, once.
+func (q *quota) take(key string, most int) (done func(), ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken[key] >= most {
+		return nil, false
+	}
+	if q.taken == nil {
+		q.taken = map[string]int{}
+	}
+	q.taken[key]++
+	return func() { q.giveBack(key) }, true
+}
+
+func (q *quota) giveBack(key string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken[key]--; q.taken[key] == 0 {
+		delete(q.taken, key)
+	}
+}
+
+// look takes one of the few places from which object stores are looked at before a claim: one that hangs must not
+// hold up the jobs of others.
+func (o *operator) look(job *v1alpha1.BulkJob) (done func(), err error) {
+	busy := &held{progressing(v1alpha1.ReasonSourceUnreachable, "waits until other looks at object stores have ended")}
+	own, ok := o.looks.take(job.Namespace, max(1, o.workers/10))
+	if !ok {
+		return nil, busy
+	}
+	all, ok := o.looks.take("", max(1, o.workers/4))
+	if !ok {
+		own()
+		return nil, busy
+	}
+	return func() { all(); own() }, nil
 }
 
 // named is an object of which no more is known than its name: enough to wake it.

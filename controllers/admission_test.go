@@ -72,23 +72,60 @@ func TestDeletedWhileWaiting(t *testing.T) {
 }
 
 func TestWaiters(t *testing.T) {
-	first, second := types.NamespacedName{Namespace: "crm", Name: "first"}, types.NamespacedName{Namespace: "crm", Name: "second"}
+	named := func(name string) types.NamespacedName { return types.NamespacedName{Namespace: "crm", Name: name} }
+	first, second, load := named("first"), named("second"), named("br-a")
 	var w waiters
-	if load, alone := w.remove(first); load != "" || alone {
-		t.Errorf("one that never waited gives up %q, %t", load, alone)
+	if _, last := w.remove(first); last {
+		t.Error("one that never waited gives up a place")
 	}
-	w.add(first, "crm/br-a")
-	w.add(second, "crm/br-a")
-	if got := w.of("crm/br-a"); got == nil || got.Name != "second" {
-		t.Errorf("%v is woken, want the last that asked", got)
+	w.add(first, waiting{load: load})
+	w.add(second, waiting{load: load})
+	if got := w.forLoad(load); len(got) != 2 {
+		t.Errorf("%v are woken, want both", got)
 	}
-	if load, alone := w.remove(first); load != "crm/br-a" || alone {
-		t.Errorf("the first gives up %q, %t; want a load that another waits for", load, alone)
+	if got, last := w.remove(first); got != load || last {
+		t.Errorf("the first gives up %v, %t; want a load that another waits for", got, last)
 	}
-	if load, alone := w.remove(second); load != "crm/br-a" || !alone {
-		t.Errorf("the second gives up %q, %t; want the load", load, alone)
+	if got, last := w.remove(second); got != load || !last {
+		t.Errorf("the second gives up %v, %t; want the load", got, last)
 	}
-	if w.of("crm/br-a") != nil || w.waitsFor(first) != "" {
+	if _, found := w.waitsFor(first); found || len(w.forLoad(load)) > 0 {
 		t.Error("somebody still waits")
+	}
+}
+
+func TestQuota(t *testing.T) {
+	var q quota
+	first, ok := q.take("crm", 2)
+	if !ok {
+		t.Fatal("the first is refused")
+	}
+	if _, ok := q.take("crm", 2); !ok {
+		t.Error("the second is refused")
+	}
+	if _, ok := q.take("crm", 2); ok {
+		t.Error("a third is let in")
+	}
+	if _, ok := q.take("erp", 2); !ok {
+		t.Error("another's places are taken")
+	}
+	first()
+	if _, ok := q.take("crm", 2); !ok {
+		t.Error("the place of one that has left stays taken")
+	}
+}
+
+func TestSourceThatChangesAgainAndAgain(t *testing.T) {
+	p, job := newProcess(), types.NamespacedName{Namespace: "crm", Name: "contacts"}
+	for i, want := range []time.Duration{0, retryFirst, 2 * retryFirst} {
+		p.sourceChanged(job, true, noon)
+		got := p.restsUntil(job)
+		if want == 0 && !got.IsZero() || want > 0 && !got.Equal(noon.Add(want)) {
+			t.Errorf("after change %d it rests until %v, want %s from noon", i+1, got, want)
+		}
+	}
+	p.sourceChanged(job, false, noon)
+	if got := p.restsUntil(job); !got.IsZero() {
+		t.Errorf("after it was sent it rests until %v", got)
 	}
 }

@@ -92,13 +92,12 @@ func (r *JobReconciler) unended(ctx context.Context, job *v1alpha1.BulkJob, hash
 		return nil, err
 	}
 	if job.Status.Receipt != "" && job.Status.BindingHash != hash {
-		receipt := v1alpha1.BulkReceipt{}
-		err := r.Get(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt}, &receipt)
+		receipt, err := r.operator.receipt(ctx, types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt})
 		if client.IgnoreNotFound(err) != nil {
 			return nil, err
 		}
 		if err == nil {
-			claims = append(claims, receipt)
+			claims = append(claims, *receipt)
 		}
 	}
 	for i := range claims {
@@ -271,7 +270,7 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 		return nil
 	}
 	content := ""
-	if status.Source != nil && status.Source.SHA256 != "" {
+	if status.Source != nil && status.Source.SHA256 != "" && job.Spec.Source.ObjectStore == nil {
 		content = "sha256:" + status.Source.SHA256
 	}
 	at := metav1.NewMicroTime(now)

@@ -46,6 +46,7 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 	job, err := r.current(ctx, req.NamespacedName)
 	if job == nil || err != nil {
 		r.operator.leave(req.NamespacedName)
+		r.operator.process.sourceChanged(req.NamespacedName, false, time.Time{})
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if finished(job) {
@@ -129,6 +130,14 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 	case deadlinePassed(job, now):
 		return r.say(job, failed(v1alpha1.ReasonDeadline, "activeDeadlineSeconds passed; nothing was sent")), nil
 	}
+	if err := r.operator.stillWaits(job); err != nil {
+		return turn{}, err
+	}
+	if left := r.operator.process.restsUntil(client.ObjectKeyFromObject(job)).Sub(now); left > 0 {
+		next := r.say(job, progressing(v1alpha1.ReasonSourceChanged, "the source changes each time while it is sent; it is tried again, with growing pauses"))
+		next.after = untilDeadline(job, now, left)
+		return next, nil
+	}
 	c, err := r.operator.identify(ctx, job)
 	if err != nil {
 		return turn{}, err
@@ -148,14 +157,18 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 		}
 		return r.claim(ctx, c, receipt)
 	}
+	if err := guardHolds(c, receipt); err != nil {
+		return turn{}, err
+	}
 	return r.follow(ctx, job, receipt, frozen(receipt) && !lostStatus(job, receipt))
 }
 
 // claim asks for the right to send a load; with it, the receipt's reconciler goes on.
 func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) (turn, error) {
-	if err := c.check(ctx); err != nil {
+	if err := r.operator.check(ctx, c); err != nil {
 		return turn{}, err
 	}
+	r.operator.join(c)
 	if err := r.operator.admit(ctx, c); err != nil {
 		return turn{}, err
 	}
@@ -202,6 +215,9 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 func (r *JobReconciler) say(job *v1alpha1.BulkJob, said verdict) turn {
 	status := *job.Status.DeepCopy()
 	status.StartTime = startTime(job, said, r.operator.now())
+	if status.JobID == "" {
+		status.Upload = nil // of an upload that came to nothing
+	}
 	status = settle(job, status, said, r.operator.now())
 	return turn{status: &status, said: said, priority: priorityFollow}
 }
@@ -211,11 +227,11 @@ func (r *JobReconciler) wait(job *v1alpha1.BulkJob, said verdict) turn {
 	next := r.say(job, said)
 	age := r.operator.now().Sub(job.CreationTimestamp.Time)
 	next.after = min(max(age/10, time.Second), time.Minute)
+	next.priority = prioritySubmit
 	if said.reason == v1alpha1.ReasonUploadSlot {
-		next.after = lineDelay
+		next.after, next.priority = lineDelay, priorityFollow // it is woken: new jobs come before those that only ask again
 	}
 	next.after = untilDeadline(job, r.operator.now(), next.after)
-	next.priority = prioritySubmit
 	return next
 }
 

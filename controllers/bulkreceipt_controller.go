@@ -90,7 +90,7 @@ func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkRece
 func (r *ReceiptReconciler) act(ctx context.Context, v *loadView, connection *connection, next step) (ctrl.Result, error) {
 	switch next.do {
 	case doSend:
-		return r.send(v.receipt), nil
+		return r.send(v), nil
 	case doCut:
 		r.operator.pool.Cut(client.ObjectKeyFromObject(v.receipt).String(), &cutError{next.reason})
 		return requeue(recordingDelay, priorityFollow), nil
@@ -124,26 +124,25 @@ func (r *ReceiptReconciler) pause(v *loadView, after time.Duration) ctrl.Result 
 }
 
 // send begins the upload in the pool. The slot is the one that the claim was admitted with, unless that has lapsed.
-func (r *ReceiptReconciler) send(receipt *v1alpha1.BulkReceipt) ctrl.Result {
-	key := client.ObjectKeyFromObject(receipt)
-	group := types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ConnectorRef.Name}.String()
-	nonce := lastAttempt(receipt).Nonce
-	groupMax := 0
-	r.operator.process.with(key, func(l *load) {
-		if c := l.inHand[nonce]; c != nil {
-			groupMax = int(c.connector.Spec.Limits.MaxConcurrentUploads)
-		}
-	})
-	if !r.operator.pool.Admit(key.String(), group, groupMax) {
-		return requeue(lineDelay, prioritySubmit)
+func (r *ReceiptReconciler) send(v *loadView) ctrl.Result {
+	receipt := v.receipt.DeepCopy()
+	key, group, nonce := client.ObjectKeyFromObject(receipt), connectorOf(receipt), lastAttempt(receipt).Nonce
+	if !r.operator.pool.Admit(key.String(), group, v.connector.maxUploads) {
+		return r.trouble(v, progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot"))
 	}
-	started := r.operator.pool.Start(key.String(), group, groupMax, func(ctx context.Context) {
-		r.operator.send(ctx, receipt.DeepCopy(), nonce)
+	r.operator.process.with(key, func(l *load) { l.trouble = nil })
+	started := r.operator.pool.Start(key.String(), group, v.connector.maxUploads, func(ctx context.Context) {
+		r.operator.send(ctx, receipt, nonce)
 	})
 	if started == upload.Full {
 		return requeue(time.Second, prioritySubmit)
 	}
 	return requeue(recheckDelay, priorityFollow)
+}
+
+// connectorOf names the connector of a load, whose uploads and requests are bounded together.
+func connectorOf(receipt *v1alpha1.BulkReceipt) string {
+	return types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ConnectorRef.Name}.String()
 }
 
 // retry claims a further attempt, if the job still names the same content.
@@ -155,7 +154,7 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 	if c.receipt != v.receipt.Name {
 		return r.write(ctx, v, step{do: doEnd, reason: v1alpha1.ReasonSourceChanged, message: notWantedMessage(v1alpha1.ReasonSourceChanged)})
 	}
-	if err := c.check(ctx); err != nil {
+	if err := r.operator.check(ctx, c); err != nil {
 		return ctrl.Result{}, err
 	}
 	if err := r.operator.admit(ctx, c); err != nil {

@@ -32,6 +32,7 @@ const (
 // connection is a connector that has answered: who it is, and how to speak to it.
 type connection struct {
 	client      *openconnectors.Client
+	host        string // and port
 	fingerprint string
 	instanceID  string
 	endpoint    string
@@ -123,7 +124,7 @@ func (c *connections) discover(ctx context.Context, ci *v1alpha1.ConnectorInstan
 		return nil, err
 	}
 	transport := c.policy.Transport(config)
-	cn := &connection{client: openconnectors.New(base, ci.Spec.Hub, credentials,
+	cn := &connection{host: base.Host, client: openconnectors.New(base, ci.Spec.Hub, credentials,
 		c.instrument(transport), c.instrument(openconnectors.SubmitTransport(transport)))}
 	if err := cn.introduce(ctx); err != nil {
 		return nil, err

@@ -51,6 +51,8 @@ type connectorView struct {
 	polling     v1alpha1.Polling
 	// perSecond is how many requests the connector may be sent.
 	perSecond int32
+	// maxUploads to the connector at once.
+	maxUploads int
 }
 
 // elsewhere is true if the connector is known to reach another instance than the one that a load was claimed for.
@@ -128,8 +130,10 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "the connector reaches another instance now"}
 	case !v.known.inHand:
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "its content was no longer at hand"}
-	case v.connector.blocked != nil:
+	case v.connector.pending:
 		return step{do: doWait, after: recordingDelay}
+	case v.connector.blocked != nil:
+		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: v.connector.blocked.message}
 	default:
 		return step{do: doSend, job: job}
 	}

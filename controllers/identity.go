@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"hash"
+	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -72,10 +74,30 @@ func sourceReference(source *v1alpha1.BulkJobSource) []string {
 		return []string{"secret", source.Secret.Name, source.Secret.Key}
 	case source.ObjectStore != nil:
 		store := source.ObjectStore
-		return []string{"objectStore", store.URL, store.Endpoint, store.Region, store.VersionID}
+		return []string{"objectStore", unsigned(store.URL), store.Endpoint, store.Region, store.VersionID}
 	default:
 		return []string{"none"}
 	}
+}
+
+// signatures are the parameters of pre-signed URLs that say who may read, and until when, not what; in lower case.
+var signatures = regexp.MustCompile(`^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|expires|key-pair-id|policy|` +
+	`sig|se|st|sp|sv|sr|ss|srt|sip|spr|skoid|sktid|skt|ske|sks|skv)$`)
+
+// unsigned is a pre-signed URL without its signature: one that is signed anew is the same reference.
+func unsigned(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" {
+		return text // in other stores' URLs everything is literal
+	}
+	query := u.Query()
+	for name := range query {
+		if signatures.MatchString(strings.ToLower(name)) {
+			query.Del(name)
+		}
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
 }
 
 // canonicalParameters is JSON with sorted keys, so that one set of parameters has one form.

@@ -362,3 +362,18 @@ func TestNoDigestOfASecret(t *testing.T) {
 		t.Errorf("the receipt of what is no secret has the content %q", open.Spec.Content)
 	}
 }
+
+func TestUnsigned(t *testing.T) {
+	cases := []struct{ reason, url, want string }{
+		{"a signature of S3's, and a version", "https://b.s3.amazonaws.com/c.csv?X-Amz-Signature=1&X-Amz-Date=2&versionId=3", "https://b.s3.amazonaws.com/c.csv?versionId=3"},
+		{"of Azure's", "https://a.blob.core.windows.net/c/d.csv?sv=1&sig=2&se=3&sp=r", "https://a.blob.core.windows.net/c/d.csv"},
+		{"of Google's", "https://storage.googleapis.com/b/c.csv?X-Goog-Signature=1&generation=7", "https://storage.googleapis.com/b/c.csv?generation=7"},
+		{"what else a query says is part of the reference", "https://host/export?id=1", "https://host/export?id=1"},
+		{"elsewhere everything is literal", "s3://bucket/a?sig=1", "s3://bucket/a?sig=1"},
+	}
+	for _, tc := range cases {
+		if got := unsigned(tc.url); got != tc.want {
+			t.Errorf("%s: got %s, want %s", tc.reason, got, tc.want)
+		}
+	}
+}

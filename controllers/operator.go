@@ -37,6 +37,8 @@ type operator struct {
 	pool        *upload.Pool
 	gates       *upload.Gates
 	waiters     waiters
+	looks       quota // at object stores, by namespace and in all
+	hosts       quota // requests to endpoints, by host
 	workers     int
 	metrics     *metrics
 	patience    Patience
@@ -108,7 +110,7 @@ func (o *operator) view(ctx context.Context, namespace, name string) (connectorV
 	ci, found, err := o.connect(ctx, namespace, name)
 	v := connectorView{}
 	if ci != nil {
-		v.polling, v.perSecond = ci.Spec.Polling, ci.Spec.Limits.RequestsPerSecond
+		v.polling, v.perSecond, v.maxUploads = ci.Spec.Polling, ci.Spec.Limits.RequestsPerSecond, int(ci.Spec.Limits.MaxConcurrentUploads)
 	}
 	if h, ok := errors.AsType[*held](err); ok {
 		v.blocked = &h.verdict

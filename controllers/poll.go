@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -25,9 +24,9 @@ const (
 // poll asks the endpoint how the load stands. What it says is kept in memory,
 // and shown by the jobs; only the end is written into the receipt.
 func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
-	done, ok := r.ask(v, upload.Poll)
-	if !ok {
-		return requeue(lineDelay, priorityPoll), nil
+	done, wait := r.ask(v, connection, upload.Poll)
+	if done == nil {
+		return requeue(wait, priorityPoll), nil
 	}
 	defer done()
 	job, err := connection.client.Status(ctx, v.receipt.Record.JobID)
@@ -50,10 +49,20 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 	return requeue(interval, priorityPoll), nil
 }
 
-// ask asks for one request to the connector; if there is none yet, the receipt is woken when there is.
-func (r *ReceiptReconciler) ask(v *loadView, class upload.Class) (done func(), ok bool) {
-	group := types.NamespacedName{Namespace: v.receipt.Namespace, Name: v.receipt.Record.ConnectorRef.Name}.String()
-	return r.operator.gates.Ask(group, client.ObjectKeyFromObject(v.receipt).String(), class, r.operator.limits(v.connector.perSecond))
+// ask asks for one request to the connector. If there is none yet, it says when to ask again; the receipt is woken when
+// its turn comes. A host that does not answer holds up a part of the workers only, whatever connectors lead to it.
+func (r *ReceiptReconciler) ask(v *loadView, connection *connection, class upload.Class) (done func(), wait time.Duration) {
+	limits := r.operator.limits(v.connector.perSecond)
+	free, ok := r.operator.hosts.take(connection.host, limits.InFlight)
+	if !ok {
+		return nil, time.Second
+	}
+	end, ok := r.operator.gates.Ask(connectorOf(v.receipt), client.ObjectKeyFromObject(v.receipt).String(), class, limits)
+	if !ok {
+		free()
+		return nil, lineDelay
+	}
+	return func() { end(); free() }, 0
 }
 
 // pollFailed is about a poll without a usable answer. None of them ends a load: what the endpoint took, it took.
@@ -129,9 +138,9 @@ func (r *ReceiptReconciler) rowErrors(ctx context.Context, connection *connectio
 
 // cancel asks the endpoint to cancel its job, and then looks what came of it.
 func (r *ReceiptReconciler) cancel(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
-	done, ok := r.ask(v, upload.Submit)
-	if !ok {
-		return requeue(lineDelay, priorityFollow), nil
+	done, wait := r.ask(v, connection, upload.Submit)
+	if done == nil {
+		return requeue(wait, priorityFollow), nil
 	}
 	defer done()
 	_, err := connection.client.Cancel(ctx, v.receipt.Record.JobID)

@@ -38,7 +38,16 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	if err != nil {
 		return nil, err
 	}
-	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source, ci))
+	if job.Spec.Source.ObjectStore != nil {
+		done, err := o.look(job)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
+	looking, cancel := context.WithTimeoutCause(ctx, lookTimeout, errSlowLook)
+	defer cancel()
+	pinned, err := o.sources.Resolve(looking, job.Namespace, sourceRef(&job.Spec.Source, ci))
 	if err != nil {
 		return nil, storeHeld(job, err)
 	}
@@ -48,7 +57,23 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	return c, nil
 }
 
+var errSlowLook = errors.New("the store took too long")
+
 // check refuses, before anything is claimed, what would fail at the endpoint or on the way.
+func (o *operator) check(ctx context.Context, c *consignment) error {
+	if c.pinned.InMemory {
+		return c.check(ctx)
+	}
+	done, err := o.look(c.job)
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errSlowLook)
+	defer cancel()
+	return c.check(ctx)
+}
+
 func (c *consignment) check(ctx context.Context) error {
 	if c.job.Spec.ObjectCheck != v1alpha1.ObjectCheckWarn && !slices.Contains(c.connection.objects, c.job.Spec.Object) {
 		return refusal(v1alpha1.ReasonObjectUnknown, unknownObject(c.job.Spec.Object, c.connection.objects))
@@ -182,6 +207,9 @@ func (c *consignment) sourceStatus() *v1alpha1.SourceStatus {
 func (c *consignment) key() types.NamespacedName {
 	return types.NamespacedName{Namespace: c.job.Namespace, Name: c.receipt}
 }
+
+// group names the connector, whose uploads and requests are bounded together.
+func (c *consignment) group() string { return client.ObjectKeyFromObject(c.connector).String() }
 
 // timeout is how long sending may take.
 func (c *consignment) timeout() time.Duration { return submitTimeout(c.pinned.Size) }

@@ -24,6 +24,7 @@ type process struct {
 
 	mu       sync.Mutex
 	loads    map[types.NamespacedName]*load
+	restless map[types.NamespacedName]unrest // jobs
 	draining bool
 }
 
@@ -69,6 +70,23 @@ func (p *process) with(key types.NamespacedName, fn func(*load)) {
 		p.loads[key] = l
 	}
 	fn(l)
+}
+
+// hasInHand is true while this process has claimed a load and not begun to send it.
+func (p *process) hasInHand(key types.NamespacedName) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.loads[key]
+	return l != nil && len(l.inHand) > 0
+}
+
+// see gives fn the process's knowledge of a load, alone, if it has any.
+func (p *process) see(key types.NamespacedName, fn func(*load)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.loads[key]; l != nil {
+		fn(l)
+	}
 }
 
 // forget drops what is known of a load that has ended, unless an attempt at it is still in hand.
@@ -172,6 +190,37 @@ type transfer struct {
 	shown passage // what the jobs show of it
 }
 
+// unrest is of a job whose source changes again and again while it is sent.
+type unrest struct {
+	times int
+	last  time.Time
+}
+
+// sourceChanged notes that a job's source changed while it was sent, or that it did not.
+func (p *process) sourceChanged(job types.NamespacedName, changed bool, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !changed {
+		delete(p.restless, job)
+		return
+	}
+	if p.restless == nil {
+		p.restless = map[types.NamespacedName]unrest{}
+	}
+	p.restless[job] = unrest{times: p.restless[job].times + 1, last: now}
+}
+
+// restsUntil is before when a job's source is not sent again; zero if it may be. The first change costs no time.
+func (p *process) restsUntil(job types.NamespacedName) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u := p.restless[job]
+	if u.times < 2 {
+		return time.Time{}
+	}
+	return u.last.Add(retryDelay(u.times - 1))
+}
+
 // transferring notes the upload of a load, and gives the function that is told how far it is.
 func (p *process) transferring(key types.NamespacedName, total int64, now time.Time) func(sent int64) {
 	t := &transfer{total: total, since: now}
@@ -217,7 +266,11 @@ type known struct {
 func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkReceipt, now time.Time) known {
 	k := known{holder: p.holder}
 	last := lastAttempt(receipt)
-	p.with(key, func(l *load) {
+	note := p.with
+	if receipt.Record.Outcome != "" {
+		note = p.see // an ended load leaves nothing behind
+	}
+	note(key, func(l *load) {
 		if last.Holder != p.holder && last.Outcome == "" && l.foreignNonce != last.Nonce {
 			l.foreignNonce, l.foreignSince = last.Nonce, now
 		}

@@ -44,7 +44,7 @@ func (o *operator) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonc
 	if c == nil {
 		return
 	}
-	defer o.process.with(key, func(l *load) { l.upload = nil })
+	defer o.process.see(key, func(l *load) { l.upload = nil })
 	logger := ctrl.Log.WithName("send").WithValues("receipt", key, "attempt", lastAttempt(receipt).Number, "nonce", nonce)
 	result := o.submit(ctx, c, receipt)
 	if result.sent.Outcome == openconnectors.Accepted {
@@ -53,6 +53,7 @@ func (o *operator) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonc
 		logger.Info("Not accepted", "outcome", result.sent.Outcome, "status", result.sent.StatusCode, "error", errorText(result.sent.Err))
 	}
 	o.metrics.attempted(&result.sent)
+	o.process.sourceChanged(client.ObjectKeyFromObject(c.job), result.ended != nil && result.ended.reason == v1alpha1.ReasonSourceChanged, o.now())
 	twice := false
 	o.record(receipt, nonce, func(r *v1alpha1.BulkReceipt) {
 		result.apply(r, nonce, c, o.now())
@@ -82,7 +83,7 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 	defer cancel()
 	file, err := c.pinned.Open(ctx)
 	if err != nil {
-		return sending{sent: openconnectors.Attempt{Outcome: openconnectors.NotSent, Err: err}}
+		return sending{sent: openconnectors.Attempt{Outcome: openconnectors.NotSent, Err: err}, ended: endedBy(err)}
 	}
 	defer file.Close()
 	var body io.Reader = file
@@ -132,10 +133,18 @@ func (o *operator) lastLook(ctx context.Context, c *consignment, receipt *v1alph
 	if reason := unwanted(job, receipt, o.now()); reason != "" {
 		return &cutError{reason}
 	}
+	if job.Spec.Source.SHA256 != c.job.Spec.Source.SHA256 {
+		return errors.New("spec.source.sha256 was changed meanwhile")
+	}
 	if err := o.samePin(ctx, c); err != nil {
 		return err
 	}
 	return o.stillMine(ctx, receipt)
+}
+
+// gone are the reasons that say that what was pinned is no longer there. Others, such as credentials that ran out, say nothing of it.
+var gone = map[source.Reason]bool{
+	source.SourceNotFound: true, source.SourceKeyNotFound: true, source.SourceEmpty: true, source.ContentMismatch: true, source.SourceDamaged: true,
 }
 
 // samePin is nil if the source still holds what was pinned. A store that does not answer is asked again while there is
@@ -143,12 +152,12 @@ func (o *operator) lastLook(ctx context.Context, c *consignment, receipt *v1alph
 func (o *operator) samePin(ctx context.Context, c *consignment) error {
 	for {
 		pinned, err := o.sources.Resolve(ctx, c.job.Namespace, sourceRef(&c.job.Spec.Source, c.connector))
-		var refused *source.Error
+		refused, final := errors.AsType[*source.Error](err)
 		switch {
-		case errors.As(err, &refused), err == nil && pinned.Content != c.pinned.Content:
+		case final && gone[refused.Reason], err == nil && pinned.Content != c.pinned.Content:
 			return &cutError{v1alpha1.ReasonSourceChanged}
-		case err == nil:
-			return nil
+		case err == nil, final:
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -256,7 +265,7 @@ func (r *sending) accept(record *v1alpha1.BulkReceiptRecord, c *consignment, now
 		record.JobID, record.State, record.SubmitTime = id, r.sent.Job.State, &t
 		record.Source = c.sourceStatus()
 		record.Source.Bytes = &r.sent.BytesSent
-		if record.Source.SHA256 == "" && !c.pinned.Sensitive {
+		if record.Source.SHA256 == "" && !c.pinned.Sensitive && !r.sent.Truncated {
 			record.Source.SHA256 = c.job.Spec.Source.SHA256 // what was sent has it, or the boundary would have been withheld
 		}
 		record.Rows = &v1alpha1.RowCounts{Sent: r.rows}

@@ -76,3 +76,26 @@ func (r *sending) unfitSource(c *consignment) *v1alpha1.SourceStatus {
 	}
 	return status
 }
+
+// guardHolds is nil if what was loaded, or is being loaded, is what the guard of a job that asks for the same load names. The
+// store's own digest may be of another kind, and the content is not read once more to find out.
+func guardHolds(c *consignment, receipt *v1alpha1.BulkReceipt) error {
+	guard := c.job.Spec.Source.SHA256
+	if guard == "" || c.pinned.SHA256 != "" {
+		return nil // the pin was held to it
+	}
+	sent := ""
+	if receipt.Record.Source != nil {
+		sent = receipt.Record.Source.SHA256
+	}
+	switch sent {
+	case guard:
+		return nil
+	case "":
+		return refusal(v1alpha1.ReasonContentMismatch, "what is there was claimed before, for BulkJob "+receipt.Record.ClaimedFor.Name+
+			", when nobody asked for its digest, so that spec.source.sha256 cannot be checked: remove it, or have the store keep a SHA-256")
+	default:
+		return refusal(v1alpha1.ReasonContentMismatch, "what is there is not the content that spec.source.sha256 names: it was loaded before, and its digest is "+
+			sent+": correct one of them")
+	}
+}

@@ -92,3 +92,30 @@ func TestSeenUnfit(t *testing.T) {
 		})
 	}
 }
+
+func TestGuardHolds(t *testing.T) {
+	const guard, other = "aaaa", "bbbb"
+	cases := []struct {
+		reason string
+		guard  string
+		pinned string // digest that the store has
+		sent   string // digest that the receipt has
+		holds  bool
+	}{
+		{"no guard", "", "", other, true},
+		{"the pin was held to it", guard, guard, "", true},
+		{"what was sent has it", guard, "", guard, true},
+		{"what was sent is something else", guard, "", other, false},
+		{"nobody knows what was sent", guard, "", "", false},
+	}
+	for _, tc := range cases {
+		t.Run(tc.reason, func(t *testing.T) {
+			c := &consignment{job: newJob("contacts"), pinned: &source.Pinned{SHA256: tc.pinned}}
+			c.job.Spec.Source.SHA256 = tc.guard
+			receipt := &v1alpha1.BulkReceipt{Record: v1alpha1.BulkReceiptRecord{Source: &v1alpha1.SourceStatus{SHA256: tc.sent}}}
+			if err := guardHolds(c, receipt); (err == nil) != tc.holds {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

@@ -35,8 +35,8 @@ type ObjectStoreSource struct {
 	// URL of the object: s3://bucket/path, gs://bucket/path, azblob://container/path, or a pre-signed https://host/path?….
 	// Bucket and path are taken literally. The object needs a digest or a strong ETag of the store's, so that what is sent is what was named.
 	// +kubebuilder:validation:MinLength=6
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:Pattern=`^(s3|gs|azblob|https)://[^/\s]+/\S+$`
+	// +kubebuilder:validation:MaxLength=8192
+	// +kubebuilder:validation:Pattern=`^((s3|gs|azblob)://[^/\s]+/.+|https://[^/\s]+/\S+)$`
 	URL string `json:"url"`
 	// Endpoint of the store, such as https://minio.example.com, or an Azure account's https://account.blob.core.windows.net.
 	// Unset: the cloud's own; for azblob, the account that the Secret names.
