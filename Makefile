@@ -103,7 +103,7 @@ test: ## Run every test, with a real control plane, PostgreSQL and object stores
 
 .PHONY: bench
 bench: build ## Measure against curl, psql and others, side by side, and write docs/benchmarks.md. ONLY=name,name, QUICK=1.
-	$(call say,Getting the control plane PostgreSQL and the S3 server ready)
+	$(call say,Getting a control plane and PostgreSQL and an S3 server ready)
 	@$(COMPILE) build -trimpath -o $(BIN)/bench ./test/perf
 	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); BULKJOB_STORES=$$(hack/stores.sh s3 | tail -n 1); \
 	BULKJOB_PEER=$$(hack/peer.sh | tail -n 1); \

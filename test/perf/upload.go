@@ -77,7 +77,7 @@ var curlBounds = map[string]string{
 		"instead of 32 KiB (a fifth less in all at 512 KiB, kept); no buffer beside a large read (kept); reading on while the last piece " +
 		"is written (a fifth more processor time and no faster, dropped). Where a network lies between, it is the bound, and curl has no second hop to spare.",
 	"https": "processor time, as over http: 1.5 seconds a GB for curl and its sink, 2.1 for ours and the store, 2.3 for the bare relay. Of the manager's own, " +
-		"about half is in the kernel, a quarter in the scan and a fifth in AES-GCM, which costs OpenSSL less here than Go. Tried: the records " +
+		"about half is in the kernel, a quarter in the scan and a fifth in AES-GCM. Tried: the records " +
 		"of a piece in one write instead of one write each (a sixth less in all, kept).",
 }
 
