@@ -125,8 +125,10 @@ func (b *body) readFile(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
+	case err != io.EOF && b.ctx.Err() != nil: // then it has given up, as it should
+		return n, b.fail(context.Cause(b.ctx))
 	case err != io.EOF:
-		return n, b.fail(fmt.Errorf("the file can't be read: %w", err))
+		return n, b.fail(&fileError{err})
 	case b.left() > 0:
 		return n, b.fail(fmt.Errorf("it is shorter than %d bytes: %w", b.upload.Size, ErrSize))
 	}

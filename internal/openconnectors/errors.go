@@ -2,19 +2,16 @@ package openconnectors
 
 import (
 	"bytes"
-	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"html"
-	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"bulkjob.dev/operator/internal/dial"
 )
 
 var (
@@ -145,48 +142,22 @@ type requestError struct {
 func (e *requestError) Error() string { return "cannot " + e.call + ": " + reason(e.err) }
 func (e *requestError) Unwrap() error { return e.err }
 
-// reason words an error from the network in words that hold still.
+// reason words what went wrong on either side of a call in words that hold still.
 func reason(err error) string {
-	var (
-		dns     *net.DNSError
-		op      *net.OpError
-		wrapped *url.Error
-		invalid x509.CertificateInvalidError
-		api     *APIError
-	)
-	switch {
-	case errors.As(err, &api):
+	if api, ok := errors.AsType[*APIError](err); ok {
 		return api.Error()
-	case errors.Is(err, context.Canceled):
-		return "it was cut short"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the endpoint's certificate has expired or isn't valid yet"
-	case errors.As(err, &dns):
-		return dnsReason(dns)
-	case errors.As(err, &op):
-		if op.Timeout() {
-			return "no answer in time"
-		}
-		return reason(op.Err)
-	case errors.As(err, &wrapped):
-		return reason(wrapped.Err)
 	}
-	words := err.Error()
-	if strings.Contains(words, "malformed HTTP") { // and then comes what the endpoint sent
-		return "the endpoint's answer isn't HTTP"
+	if file, ok := errors.AsType[*fileError](err); ok {
+		return file.Error()
 	}
-	return printable(conceal(words), maxMessage)
+	if words := dial.Why("the endpoint", err); words != "" {
+		return printable(words, maxMessage)
+	}
+	return printable(conceal(err.Error()), maxMessage)
 }
 
-func dnsReason(err *net.DNSError) string {
-	host := printable(err.Name, maxMessage/2)
-	switch {
-	case err.IsNotFound:
-		return fmt.Sprintf("no such host: %s", host)
-	case err.IsTimeout:
-		return fmt.Sprintf("no answer in time for the address of %s", host)
-	}
-	return fmt.Sprintf("the address of %s can't be looked up", host)
-}
+// fileError is a fault of Upload.File, which isn't the endpoint's. Its owner words it.
+type fileError struct{ err error }
+
+func (e *fileError) Error() string { return "the file can't be read: " + e.err.Error() }
+func (e *fileError) Unwrap() error { return e.err }

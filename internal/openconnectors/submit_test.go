@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -391,6 +392,66 @@ func TestSubmitWithholdsTheBoundary(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSubmitTellsTheFilesFaultAsItsOwn: what breaks between here and a store must not pass for the endpoint's doing.
+func TestSubmitTellsTheFilesFaultAsItsOwn(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	defer server.Close()
+	changed := errors.New("cannot go on reading: the object was changed")
+	broken := &net.OpError{Op: "read", Source: &net.TCPAddr{Port: 54321}, Err: syscall.ECONNRESET}
+	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
+	cases := map[string]struct {
+		reason string
+		fault  error
+		found  func(error) bool
+	}{
+		"Word": {"a sentinel is found", changed, is(changed)},
+		"Type": {"so is a type", fmt.Errorf("cannot scan: %w", lineError(7)), func(err error) bool {
+			row, ok := errors.AsType[lineError](err)
+			return ok && row == 7
+		}},
+		"Broken": {"and words around the network's stay", fmt.Errorf("cannot read object %q: %w", "s3://imports/contacts.csv", broken), is(syscall.ECONNRESET)},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			u := upload(contacts)
+			u.File = io.MultiReader(strings.NewReader("contact"), iotest.ErrReader(tc.fault))
+			attempt := connect(t, server.URL, "").Submit(t.Context(), u)
+			if attempt.Outcome != NotSent || attempt.Err == nil || !tc.found(attempt.Err) {
+				t.Fatalf("%s: got %+v, want NotSent for %v", tc.reason, attempt, tc.fault)
+			}
+			if diff := cmp.Diff("cannot POST /bulk/{object}: the file can't be read: "+tc.fault.Error(), attempt.Err.Error()); diff != "" {
+				t.Errorf("%s: -want, +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+// TestSubmitTellsACutFromAFault: a file that gives up because the upload was ended has no fault.
+func TestSubmitTellsACutFromAFault(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	suspended := errors.New("the job was suspended")
+	u := upload(contacts)
+	u.File = readerFunc(func([]byte) (int, error) { cancel(suspended); return 0, context.Cause(ctx) })
+	attempt := connect(t, server.URL, "").Submit(ctx, u)
+	if attempt.Outcome != NotSent || attempt.Err == nil || attempt.Err.Error() != "cannot POST /bulk/{object}: the job was suspended" {
+		t.Errorf("got %+v", attempt)
+	}
+}
+
+// lineError is the row that a reader of the file won't pass.
+type lineError int
+
+func (f lineError) Error() string {
+	return fmt.Sprintf("row %d has 6 fields, the header has 7", int(f))
 }
 
 // TestSubmitNamesTheFirstCause has a server that answers a cut with a refusal of its own.
