@@ -56,9 +56,10 @@ func parseSize(text string) (int64, error) {
 	return int64(n), nil
 }
 
-// checkAnswer holds the head of an answer against the object: the same entity, and its bytes from offset to the end.
+// checkAnswer holds the head of an answer against the object: the same entity, and its bytes from offset to the end. An
+// answer that doesn't say which entity it is of counts as another's: its store may have ignored If-Match.
 func checkAnswer(header http.Header, at object, offset int64) error {
-	if tag := strongETag(header.Get("ETag")); tag != "" && at.etag != "" && tag != at.etag {
+	if at.etag != "" && strongETag(header.Get("ETag")) != at.etag {
 		return ErrChanged
 	}
 	part := header.Get("Content-Range")

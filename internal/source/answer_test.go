@@ -79,15 +79,21 @@ func TestCheckAnswer(t *testing.T) {
 	}{
 		{"all of it", 0, map[string]string{"ETag": `"e"`, "Content-Length": "10"}, nil},
 		{"all of it, of unsaid length", 0, map[string]string{"ETag": `"e"`}, nil},
-		{"all of it as a part", 0, map[string]string{"Content-Range": "bytes 0-9/10"}, nil},
+		{"all of it as a part", 0, map[string]string{"ETag": `"e"`, "Content-Range": "bytes 0-9/10"}, nil},
 		{"the rest", 4, map[string]string{"ETag": `"e"`, "Content-Range": "bytes 4-9/10", "Content-Length": "6"}, nil},
+		{"an entity unsaid", 0, map[string]string{"Content-Length": "10"}, ErrChanged},
+		{"a weak ETag, which may stand for other bytes", 0, map[string]string{"ETag": `W/"e"`, "Content-Length": "10"}, ErrChanged},
+		{"the rest of an entity unsaid", 4, map[string]string{"Content-Range": "bytes 4-9/10"}, ErrChanged},
 		{"another entity", 0, map[string]string{"ETag": `"f"`, "Content-Length": "10"}, ErrChanged},
-		{"another size", 0, map[string]string{"Content-Length": "11"}, ErrChanged},
-		{"another total", 4, map[string]string{"Content-Range": "bytes 4-10/11"}, ErrChanged},
-		{"the range ignored", 4, map[string]string{"Content-Length": "10"}, plain},
-		{"another place", 4, map[string]string{"Content-Range": "bytes 5-9/10"}, plain},
-		{"less than the rest", 4, map[string]string{"Content-Range": "bytes 4-8/10"}, plain},
-		{"nonsense", 4, map[string]string{"Content-Range": "bytes"}, plain},
+		{"another size", 0, map[string]string{"ETag": `"e"`, "Content-Length": "11"}, ErrChanged},
+		{"another total", 4, map[string]string{"ETag": `"e"`, "Content-Range": "bytes 4-10/11"}, ErrChanged},
+		{"the range ignored", 4, map[string]string{"ETag": `"e"`, "Content-Length": "10"}, plain},
+		{"another place", 4, map[string]string{"ETag": `"e"`, "Content-Range": "bytes 5-9/10"}, plain},
+		{"less than the rest", 4, map[string]string{"ETag": `"e"`, "Content-Range": "bytes 4-8/10"}, plain},
+		{"nonsense", 4, map[string]string{"ETag": `"e"`, "Content-Range": "bytes"}, plain},
+	}
+	if err := checkAnswer(http.Header{"Etag": {`"f"`}, "Content-Length": {"10"}}, object{size: 10, version: "v"}, 0); err != nil {
+		t.Errorf("an object that its version holds: %v", err)
 	}
 	for _, tc := range cases {
 		header := http.Header{}
