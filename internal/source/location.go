@@ -71,6 +71,8 @@ func locateObject(kind, rest string, ref *ObjectRef) (location, error) {
 			what, maxKeyBytes)
 	case dotted(l.key):
 		return location{}, refuse(SourceNotSupported, `%s has a "." or ".." in its path: name the object itself`, what)
+	case kind == kindAzure && strings.Contains(l.key, `\`): // so that ".." between them could lead out of an allowed prefix
+		return location{}, refuse(SourceNotSupported, `%s has a "\" in its path, which Azure takes for a "/": name the blob with "/"`, what)
 	case kind != kindS3 && l.region != "":
 		return location{}, refuse(SourceNotSupported, "%s has a region, which only s3 takes: remove it", what)
 	case !regionForm.MatchString(l.region):
