@@ -57,7 +57,7 @@ func platformClient(policy dial.Policy) *http.Client {
 // Resolve reads the source that ref names in namespace and pins it. The error is an *Error where a person must act, and
 // a plain one where trying again may help.
 func (r *Resolver) Resolve(ctx context.Context, namespace string, ref Ref) (*Pinned, error) {
-	if _, known := magics[ref.Compression]; compressed(ref.Compression) && !known {
+	if compressed(ref.Compression) && ref.Compression != Gzip && ref.Compression != Zstd {
 		return nil, refuse(SourceNotSupported, "compression %q is not known: use None, Gzip or Zstd", ref.Compression)
 	}
 	switch {

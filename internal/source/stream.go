@@ -29,27 +29,34 @@ const (
 	gzipBufferBytes = 64 << 10
 )
 
-var magics = map[string][]byte{
-	Gzip: {0x1F, 0x8B},             // RFC 1952, section 2.3.1
-	Zstd: {0x28, 0xB5, 0x2F, 0xFD}, // RFC 8878, section 3.1.1
-}
-
 func compressed(compression string) bool { return compression != "" && compression != None }
+
+// compressionOf tells by the first bytes which compression data has, or "" for none.
+func compressionOf(head []byte) string {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1F, 0x8B}): // RFC 1952, section 2.3.1
+		return Gzip
+	case bytes.HasPrefix(head, []byte{0x28, 0xB5, 0x2F, 0xFD}): // RFC 8878, section 3.1.1
+		return Zstd
+	// A skippable frame, with which parallel compressors begin (RFC 8878, section 3.1.2).
+	case len(head) >= magicBytes && head[0]&0xF0 == 0x50 && bytes.HasPrefix(head[1:], []byte{0x2A, 0x4D, 0x18}):
+		return Zstd
+	default:
+		return ""
+	}
+}
 
 // checkMagic tells by the first bytes whether stored bytes are what ref says they are.
 func checkMagic(what string, head []byte, compression string) error {
-	if !compressed(compression) {
-		for name, magic := range magics {
-			if bytes.HasPrefix(head, magic) {
-				return refuse(SourceDamaged, "%s is compressed: set spec.source.compression to %s", what, name)
-			}
-		}
+	found := compressionOf(head)
+	switch {
+	case compressed(compression) && found != compression:
+		return refuse(SourceDamaged, "%s isn't %s data: correct spec.source.compression", what, compression)
+	case !compressed(compression) && found != "":
+		return refuse(SourceDamaged, "%s is compressed: set spec.source.compression to %s", what, found)
+	default:
 		return nil
 	}
-	if !bytes.HasPrefix(head, magics[compression]) {
-		return refuse(SourceDamaged, "%s isn't %s data: correct spec.source.compression", what, compression)
-	}
-	return nil
 }
 
 // newStream makes of stored bytes the file, decompressed on the way. It reads the first bytes at once, closes stored
