@@ -69,7 +69,7 @@ func (s *serviceAccount) bearer(ctx context.Context) (string, error) {
 func (s *serviceAccount) failure(seen *exchange) error {
 	switch {
 	case seen.err != nil:
-		return fmt.Errorf("cannot get a token for %s: %w", s.what, seen.err)
+		return fmt.Errorf("cannot get a token for %s: %w", s.what, steady("its token_uri", seen.err))
 	case seen.status == 0:
 		return refuse(SourceNotPermitted, "%s holds no private key that can sign: correct it", s.what)
 	case seen.status < 300:

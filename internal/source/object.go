@@ -125,18 +125,39 @@ func openObject(ctx context.Context, what string, opened store, at object, ref R
 	return file, nil
 }
 
-// storeError makes of a store's error what a user may see. Queries of URLs may hold signatures, so that URLs are dropped.
+// storeError makes of a store's error what a user may see, the same each time for the same fault. Queries of URLs may
+// hold signatures, so that URLs are dropped.
 func storeError(what string, err error) error {
 	if _, ok := errors.AsType[*Error](err); ok || errors.Is(err, ErrChanged) {
 		return err
 	}
-	if err = hideURL(err); errors.Is(err, io.EOF) {
+	if err = steady("the store", err); errors.Is(err, io.EOF) {
 		err = errBroken // an end that is none must not be taken for one
 	}
 	if errors.Is(err, dial.ErrRefused) {
 		return refuse(SourceNotPermitted, "%s may not be reached: %v", what, err)
 	}
 	return fmt.Errorf("cannot read %s: %w", what, err)
+}
+
+// fault is a connection's error in words that hold still.
+type fault struct {
+	words string
+	err   error
+}
+
+func (f *fault) Error() string { return f.words }
+func (f *fault) Unwrap() error { return f.err }
+
+// steady words a connection's error as one of who, unless that has been done, and leaves what others say.
+func steady(who string, err error) error {
+	if _, ok := errors.AsType[*fault](err); ok {
+		return err
+	}
+	if words := dial.Why(who, err); words != "" {
+		return &fault{words, err}
+	}
+	return err
 }
 
 // hideURL drops the URL that net/http puts before its errors.

@@ -1,15 +1,25 @@
 package source
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"bulkjob.dev/operator/internal/dial"
 )
 
 func TestPinObject(t *testing.T) {
@@ -51,6 +61,7 @@ func TestPinObject(t *testing.T) {
 func TestOpenObject(t *testing.T) {
 	text := strings.Repeat(rows, 3000)
 	packed, squeezed := string(gzipped(t, text)), string(zstandard(t, text))
+	const skipped = "\x5A\x2A\x4D\x18\x04\x00\x00\x00size" // four bytes for other programs
 	reset := errors.New("connection reset by peer")
 	six := make([]answer, 6)
 	for i := range six {
@@ -72,6 +83,8 @@ func TestOpenObject(t *testing.T) {
 		{"two gzip members", packed + packed, Ref{Compression: Gzip}, nil, text + text, "", ""},
 		{"zstd", squeezed, Ref{Compression: Zstd}, nil, text, "", ""},
 		{"two zstd frames", squeezed + squeezed, Ref{Compression: Zstd}, nil, text + text, "", ""},
+		{"zstd behind a frame that is skipped", skipped + squeezed, Ref{Compression: Zstd}, nil, text, "", ""},
+		{"zstd with such frames between", skipped + squeezed + skipped + squeezed, Ref{Compression: Zstd}, nil, text + text, "", ""},
 		{"gzip, broken on the way", packed, Ref{Compression: Gzip}, []answer{{bytes: 9, broken: reset}, {bytes: 99}}, text, "", ""},
 		{"zstd, broken on the way", squeezed, Ref{Compression: Zstd}, []answer{{bytes: 9, broken: reset}, {bytes: 12}}, text, "", ""},
 		{"a guard that holds", text, Ref{SHA256: sum(text)}, nil, text, "", ""},
@@ -84,6 +97,9 @@ func TestOpenObject(t *testing.T) {
 		{"another zstd", squeezed, Ref{Compression: Zstd, SHA256: sum(text)}, nil, text, ContentMismatch, "its digest is " + sum(squeezed)},
 		{"gzip unsaid", packed, Ref{}, nil, "", SourceDamaged, "set spec.source.compression to Gzip"},
 		{"zstd unsaid", squeezed, Ref{}, nil, "", SourceDamaged, "set spec.source.compression to Zstd"},
+		{"a skipped frame unsaid", skipped + squeezed, Ref{}, nil, "", SourceDamaged, "set spec.source.compression to Zstd"},
+		{"no more than looks like one", "P*M,\n1,2,3\n", Ref{}, nil, "P*M,\n1,2,3\n", "", ""},
+		{"zstd said of gzip", packed, Ref{Compression: Zstd}, nil, "", SourceDamaged, "isn't Zstd data"},
 		{"gzip said wrongly", text, Ref{Compression: Gzip}, nil, "", SourceDamaged, "isn't Gzip data"},
 		{"something behind gzip", packed + "more", Ref{Compression: Gzip}, nil, text, SourceDamaged, "faulty compressed data"},
 		{"something behind zstd", squeezed + "more", Ref{Compression: Zstd}, nil, text, SourceDamaged, "faulty compressed data"},
@@ -163,5 +179,64 @@ func TestStreamEndsWhereTheStoredBytesDo(t *testing.T) {
 		if string(got) != rows {
 			t.Errorf("%s: read %q, want the rows", tc.reason, got)
 		}
+	}
+}
+
+// A condition is written anew when its message changes: the same fault must read the same each time.
+func TestStoreErrorHoldsStill(t *testing.T) {
+	reset := func(port int) error {
+		return &net.OpError{Op: "read", Net: "tcp", Source: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+	}
+	cases := []struct {
+		reason string
+		err    error
+		want   string
+	}{
+		{"a connection's, without its ports", reset(46014), "cannot read object X: read: connection reset by peer"},
+		{"a certificate's, without the clock", &url.Error{Op: "Get", URL: "https://x?sig=" + canary, Err: x509.CertificateInvalidError{Reason: x509.Expired, Detail: "current time 02:24:06Z"}}, "cannot read object X: the store's certificate has expired or isn't valid yet"},
+		{"whose it is stays, and the words around it", fmt.Errorf("cannot get a token: %w", steady("its token_uri", reset(46015))), "cannot read object X: cannot get a token: read: connection reset by peer"},
+		{"an end that is none", &url.Error{Op: "Get", URL: "https://x?sig=" + canary, Err: io.EOF}, "cannot read object X: the connection broke"},
+		{"what a store answers", &answered{status: 503, word: "SlowDown"}, "cannot read object X: the store answered 503, SlowDown"},
+		{"what we say ourselves", errStalled, "cannot read object X: the store sent nothing for too long"},
+		{
+			"what the policy refuses", &url.Error{Op: "Get", URL: "https://x?sig=" + canary, Err: &net.OpError{Op: "dial", Addr: &net.TCPAddr{Port: 443}, Err: dial.ErrRefused}},
+			"cannot use the source: object X may not be reached: refused by the dial policy",
+		},
+	}
+	for _, tc := range cases {
+		err := storeError("object X", tc.err)
+		if diff := cmp.Diff(tc.want, err.Error()); diff != "" {
+			t.Errorf("%s: -want +got\n%s", tc.reason, diff)
+		}
+	}
+	if err := storeError("object X", reset(1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v hides what it was", err)
+	}
+}
+
+// A store whose answers break off, each time at other ports.
+func TestBrokenStoreHoldsStill(t *testing.T) {
+	server, _, raw := signing(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if inner, ok := conn.(*tls.Conn); ok {
+			if err := inner.NetConn().(*net.TCPConn).SetLinger(0); err != nil {
+				t.Error(err)
+			}
+			inner.NetConn().Close()
+		}
+	})
+	r := allowing(t, server)
+	var seen []string
+	for range 2 {
+		_, err := r.Resolve(t.Context(), namespace, Ref{ObjectStore: &ObjectRef{URL: raw}})
+		checkFailure(t, err, "", "cannot read object")
+		seen = append(seen, err.Error())
+	}
+	if seen[0] != seen[1] || strings.Contains(seen[0], "->") {
+		t.Errorf("one fault is told as %q", seen)
 	}
 }

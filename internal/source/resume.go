@@ -127,7 +127,7 @@ func (r *resumer) pause(err error) error {
 		return err
 	}
 	if r.failures++; r.failures > maxFailures {
-		return fmt.Errorf("cannot go on behind byte %d after %d tries: %w", r.offset, r.failures, err)
+		return fmt.Errorf("cannot go on after %d tries: %w", r.failures, err) // without the offset, which differs each time
 	}
 	select {
 	case <-r.ctx.Done():

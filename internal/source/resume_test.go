@@ -106,7 +106,7 @@ func TestResumer(t *testing.T) {
 		{"reset behind the last byte", []answer{{bytes: 10, broken: reset}}, content, nil, "", []int64{0}, 0},
 		{"no answer at first", []answer{broken, broken}, content, nil, "", []int64{0, 0, 0}, 600 * time.Millisecond},
 		{"five failures in a row", []answer{broken, broken, broken, broken, broken}, content, nil, "", []int64{0, 0, 0, 0, 0, 0}, 6200 * time.Millisecond},
-		{"six are too many", []answer{broken, broken, broken, broken, broken, broken}, "", reset, "behind byte 0 after 6 tries", []int64{0, 0, 0, 0, 0, 0}, 6200 * time.Millisecond},
+		{"six are too many", []answer{broken, broken, broken, broken, broken, broken}, "", reset, "cannot go on after 6 tries", []int64{0, 0, 0, 0, 0, 0}, 6200 * time.Millisecond},
 		{
 			"each byte gives new hope",
 			[]answer{{bytes: 1, broken: reset}, broken, broken, broken, broken, {bytes: 1, broken: reset}, broken, broken, broken, broken},

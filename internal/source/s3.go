@@ -99,7 +99,7 @@ func (a *awsIdentity) credentials(ctx context.Context, platform *http.Client) (*
 		}
 	})
 	if _, err := a.creds.GetWithContext(&credentials.CredContext{Client: platform, Context: ctx}); err != nil {
-		return nil, fmt.Errorf("no credentials of the operator's own: %w", hideURL(err))
+		return nil, fmt.Errorf("no credentials of the operator's own: %w", steady("the platform", err))
 	}
 	return a.creds, nil
 }
