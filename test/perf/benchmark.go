@@ -44,7 +44,7 @@ func ratioAtLeast(x float64) bar {
 }
 
 // ratioAtMost is ratioAtLeast for what should be small.
-func ratioAtMost(x float64) bar {
+func ratioAtMost(x float64) bar { //nolint:unparam // the others have a parameter, too
 	return bar{fmt.Sprintf("≤ %g", x), func(r *result) bool { return r.Ratio > 0 && r.Ratio <= x }}
 }
 

@@ -82,8 +82,8 @@ func (h *house) growthPerUpload(ctx context.Context, key string, rounds int, add
 		Name: "upload-rss-per-upload", Unit: "KiB", bar: oursAtMost(256, "KiB"),
 		What: fmt.Sprintf("resident memory for each further upload at the same time: the peak of a manager with %d uploads at once, less the peak of "+
 			"one that has the same uploads one after another, by %d. Each manager has just been started.", uploads, furtherUploads),
-		Bound: "the buffers of an upload: a piece of 32 KiB (the first upload has 512), 32 KiB that net/http takes besides, 4 KiB for each end of two connections, five stacks; and as " +
-			"much again as the garbage collector lets lie.",
+		Bound: "the buffers of an upload: a piece of 32 KiB (the first upload has 512), 32 KiB that net/http takes besides, 4 KiB for " +
+			"each end of two connections, five stacks; and as much again as the garbage collector lets lie.",
 	}
 	for i := range rounds {
 		var peaks [2]float64

@@ -74,8 +74,8 @@ func TestSinkCounts(t *testing.T) {
 			status := httptest.NewRecorder()
 			s.routes().ServeHTTP(status, httptest.NewRequest(http.MethodGet, sinkBase+"/bulk/1/status", http.NoBody))
 			var job struct {
-				Status       string
-				RecordsCount int64
+				Status       string `json:"status"`
+				RecordsCount int64  `json:"recordsCount"`
 			}
 			if err := json.Unmarshal(status.Body.Bytes(), &job); err != nil || job.Status != "COMPLETE" || job.RecordsCount != tc.rows {
 				t.Errorf("the job is %s (%v)", status.Body, err)

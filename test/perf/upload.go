@@ -61,7 +61,8 @@ func runUpload(ctx context.Context, e *env) ([]row, error) {
 		curl.What = fmt.Sprintf(uploadWhat, scheme, "`curl -F file=@` of the same bytes from a local file")
 		relay.What = fmt.Sprintf(uploadWhat, scheme, "a bare Go relay, a GET whose body is the POST's and nothing checked,")
 		curl.Bound = curlBounds[scheme]
-		relay.Bound = "the two cores, which store, manager and sink share. Beyond the relay's work ours is the scan of every byte; what makes up for it is larger pieces."
+		relay.Bound = "the two cores, which store, manager and sink share. Beyond the relay's work ours is the scan of every " +
+			"byte; what makes up for it is larger pieces."
 		rows = append(rows, curl, relay)
 	}
 	return rows, nil
@@ -73,8 +74,8 @@ var curlBounds = map[string]string{
 	"http": "processor time, on two cores that three processes share. curl's bytes make one hop, from the page cache to the sink, and cost 0.6 " +
 		"processor seconds a GB, curl and sink together. Ours make two, from the store's process through the manager's to the sink's: 1.2 to 1.6, of " +
 		"which the manager has about 1.0, two thirds of it in the kernel (TCP over loopback, copies, wake-ups) and a quarter in the scan. The bare relay, " +
-		"which checks nothing, costs 1.2 to 1.8 and stays behind curl as well. Tried: a scan by bit masks (1.6 to 0.3 seconds a GB, kept); pieces of 64 KiB to 1 MiB " +
-		"instead of 32 KiB (a fifth less in all at 512 KiB, kept); no buffer beside a large read (kept); reading on while the last piece " +
+		"which checks nothing, costs 1.2 to 1.8 and stays behind curl as well. Tried: a scan by bit masks (1.6 to 0.3 seconds a GB, kept); pieces of 64 KiB " +
+		"to 1 MiB instead of 32 KiB (a fifth less in all at 512 KiB, kept); no buffer beside a large read (kept); reading on while the last piece " +
 		"is written (a fifth more processor time and no faster, dropped). Where a network lies between, it is the bound, and curl has no second hop to spare.",
 	"https": "processor time, as over http: 1.5 seconds a GB for curl and its sink, 2.1 for ours and the store, 2.3 for the bare relay. Of the manager's own, " +
 		"about half is in the kernel, a quarter in the scan and a fifth in AES-GCM. Tried: the records " +
