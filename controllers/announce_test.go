@@ -54,7 +54,7 @@ func TestAnnounce(t *testing.T) {
 		t.Run(test.reason, func(t *testing.T) {
 			recorder, registry := events.NewFakeRecorder(10), prometheus.NewRegistry()
 			r := &JobReconciler{recorder: recorder, operator: &operator{metrics: newMetrics()}}
-			if err := r.operator.metrics.register(registry, cachedJobs{}); err != nil {
+			if err := r.operator.metrics.register(registry); err != nil {
 				t.Fatal(err)
 			}
 			r.announce(newJob("contacts", test.before...), newJob("contacts", test.after...), test.said)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,9 +18,10 @@ import (
 
 // Field indexes of the cache.
 const (
-	indexReceipt    = "status.receipt"         // BulkJob
-	indexConnector  = "spec.connectorRef.name" // BulkJob, unfinished ones
-	indexClaimedFor = "record.claimedFor.uid"  // BulkReceipt
+	indexReceipt    = "status.receipt"               // BulkJob, those that may have a say in the load
+	indexWitness    = "status.receipt on a shelf"    // BulkJob, the others
+	indexConnector  = "spec.connectorRef.name"       // BulkJob, unfinished ones
+	indexClaimedFor = "record.claimedFor on a shelf" // BulkReceipt
 )
 
 // claimTimeout bounds the write of a claim, which a stop of the operator does not interrupt.
@@ -51,7 +53,7 @@ func (r *JobReconciler) bound(ctx context.Context, job *v1alpha1.BulkJob, hash s
 // status does not speak of yet; nil if there is none. A load that was claimed
 // before the one that the status speaks of is none: it was loaded earlier.
 func (r *JobReconciler) unshown(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
-	claims, err := r.claims(ctx, job)
+	claims, err := r.operator.claims(ctx, job)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +89,7 @@ func (o *operator) receipt(ctx context.Context, key types.NamespacedName) (*v1al
 
 // unended is an earlier load of a job that must end before the next begins; nil if there is none.
 func (r *JobReconciler) unended(ctx context.Context, job *v1alpha1.BulkJob, hash string) (*v1alpha1.BulkReceipt, error) {
-	claims, err := r.claims(ctx, job)
+	claims, err := r.operator.claims(ctx, job)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +111,10 @@ func (r *JobReconciler) unended(ctx context.Context, job *v1alpha1.BulkJob, hash
 }
 
 // claims are the receipts that were claimed for a job.
-func (r *JobReconciler) claims(ctx context.Context, job *v1alpha1.BulkJob) ([]v1alpha1.BulkReceipt, error) {
+func (o *operator) claims(ctx context.Context, job *v1alpha1.BulkJob) ([]v1alpha1.BulkReceipt, error) {
 	list := &v1alpha1.BulkReceiptList{}
-	err := r.List(ctx, list, client.InNamespace(job.Namespace), client.MatchingFields{indexClaimedFor: string(job.UID)})
-	return list.Items, err
+	err := o.client.List(ctx, list, client.InNamespace(job.Namespace), client.MatchingFields{indexClaimedFor: shelf(string(job.UID))})
+	return slices.DeleteFunc(list.Items, func(receipt v1alpha1.BulkReceipt) bool { return receipt.Record.ClaimedFor.UID != string(job.UID) }), err
 }
 
 // toBindAnew is true if what a job is bound to was never taken, for a reason that is not the job's end.
@@ -316,7 +318,8 @@ func hasReason(conditions []metav1.Condition, kind, reason string) bool {
 }
 
 // jobsOf are the jobs that a load is for: those bound to its receipt by their
-// status, and the one that it was claimed for.
+// status, and the one that it was claimed for. Jobs that finished after their
+// load had ended have no say in it, and are not among them.
 func (o *operator) jobsOf(ctx context.Context, receipt *v1alpha1.BulkReceipt) ([]*v1alpha1.BulkJob, error) {
 	list := &v1alpha1.BulkJobList{}
 	err := o.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name})
@@ -338,6 +341,13 @@ func (o *operator) jobsOf(ctx context.Context, receipt *v1alpha1.BulkReceipt) ([
 		}
 	}
 	return jobs, nil
+}
+
+// witnesses are the finished jobs whose status speaks of a load that has ended.
+func (o *operator) witnesses(ctx context.Context, receipt client.ObjectKey) ([]v1alpha1.BulkJob, error) {
+	list := &v1alpha1.BulkJobList{}
+	err := o.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexWitness: shelf(receipt.Name)})
+	return slices.DeleteFunc(list.Items, func(job v1alpha1.BulkJob) bool { return job.Status.Receipt != receipt.Name }), err
 }
 
 // anotherWants is true if any job but this one still stands for the load.

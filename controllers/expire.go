@@ -24,12 +24,22 @@ var ownershipMarks = []struct{ key, owner string }{
 
 // gitOpsOwner is the tool that would make an object anew if it were deleted; empty if there is none.
 func gitOpsOwner(o client.Object) string {
+	key := ownershipMark(o)
 	for _, mark := range ownershipMarks {
-		if _, ok := o.GetLabels()[mark.key]; ok {
+		if mark.key == key {
 			return mark.owner
 		}
-		if _, ok := o.GetAnnotations()[mark.key]; ok {
-			return mark.owner
+	}
+	return ""
+}
+
+// ownershipMark is the key of the first mark of a tool that an object bears; empty if it bears none.
+func ownershipMark(o client.Object) string {
+	for _, mark := range ownershipMarks {
+		_, label := o.GetLabels()[mark.key]
+		_, annotation := o.GetAnnotations()[mark.key]
+		if label || annotation {
+			return mark.key
 		}
 	}
 	return ""

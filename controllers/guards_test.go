@@ -26,8 +26,8 @@ const guardedName = "br-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 func guarded(t *testing.T, objects ...client.Object) *operator {
 	t.Helper()
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.BulkJob{}).
-		WithIndex(&v1alpha1.BulkReceipt{}, indexClaimedFor, by(func(r *v1alpha1.BulkReceipt) string { return r.Record.ClaimedFor.UID })).
-		WithIndex(&v1alpha1.BulkJob{}, indexReceipt, by(func(j *v1alpha1.BulkJob) string { return j.Status.Receipt })).Build()
+		WithIndex(&v1alpha1.BulkReceipt{}, indexClaimedFor, byClaim).
+		WithIndex(&v1alpha1.BulkJob{}, indexReceipt, byReceipt).WithIndex(&v1alpha1.BulkJob{}, indexWitness, byWitness).Build()
 	return &operator{
 		client: c, live: c, process: newProcess(), metrics: newMetrics(), connections: &connections{reader: c},
 		now: func() time.Time { return noon }, receiptEvents: make(chan event.GenericEvent, 9),

@@ -5,17 +5,17 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/openconnectors"
 )
-
-// collectTimeout bounds the counting of jobs for one scrape.
-const collectTimeout = 5 * time.Second
 
 // metrics are the operator's own. No label holds the name or the namespace of
 // anything that users make by the thousand; hosts of endpoints are few, and the
@@ -32,6 +32,7 @@ type metrics struct {
 	statusLag         prometheus.Histogram
 	submissionUnknown prometheus.Counter
 	sentTwice         prometheus.Counter
+	jobs              jobCounter
 }
 
 func newMetrics() *metrics {
@@ -68,10 +69,10 @@ func newMetrics() *metrics {
 	}
 }
 
-func (m *metrics) register(registry prometheus.Registerer, cache client.Reader) error {
+func (m *metrics) register(registry prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		m.requests, m.requestSeconds, m.uploadBytes, m.attempts, m.jobsFinished, m.loadsEnded,
-		m.secondsToSubmit, m.secondsToComplete, m.statusLag, m.submissionUnknown, m.sentTwice, &jobCollector{cache: cache},
+		m.secondsToSubmit, m.secondsToComplete, m.statusLag, m.submissionUnknown, m.sentTwice, &m.jobs,
 	} {
 		if err := registry.Register(c); err != nil {
 			return err
@@ -141,35 +142,92 @@ func actionOf(r *http.Request) string {
 	}
 }
 
-// jobCollector counts the jobs in the cache at each scrape.
-type jobCollector struct{ cache client.Reader }
+// jobCounter counts the jobs in the cache as they come and go: to list them at
+// each scrape would take the room of all of them at once.
+type jobCounter struct {
+	mu     sync.Mutex
+	counts map[string]map[string]int // by namespace and state
+}
 
 var jobsDesc = prometheus.NewDesc("bulkjob_jobs", "BulkJobs, by how they stand: Waiting, Running or Finished.", []string{"state"}, nil)
 
-// Describe implements prometheus.Collector.
-func (c *jobCollector) Describe(ch chan<- *prometheus.Desc) { ch <- jobsDesc }
+// watch counts what the cache holds from now on.
+func (c *jobCounter) watch(ctx context.Context, informers cache.Informers) error {
+	informer, err := informers.GetInformer(ctx, &v1alpha1.BulkJob{}, cache.BlockUntilSynced(false))
+	if err == nil {
+		_, err = informer.AddEventHandler(c)
+	}
+	return err
+}
 
-// Collect implements prometheus.Collector.
-func (c *jobCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
-	defer cancel()
-	jobs := &v1alpha1.BulkJobList{}
-	if err := c.cache.List(ctx, jobs, client.UnsafeDisableDeepCopy); err != nil {
-		ch <- prometheus.NewInvalidMetric(jobsDesc, err)
+// OnAdd implements cache.ResourceEventHandler.
+func (c *jobCounter) OnAdd(job any, _ bool) { c.add(job, 1) }
+
+// OnUpdate implements cache.ResourceEventHandler.
+func (c *jobCounter) OnUpdate(before, after any) {
+	c.add(before, -1)
+	c.add(after, 1)
+}
+
+// OnDelete implements cache.ResourceEventHandler. A shard is told of deletions
+// in others' namespaces too: none is counted there, so none is taken off.
+func (c *jobCounter) OnDelete(job any) {
+	if unseen, ok := job.(toolscache.DeletedFinalStateUnknown); ok {
+		job = unseen.Obj
+	}
+	c.add(job, -1)
+}
+
+func (c *jobCounter) add(job any, n int) {
+	o, ok := job.(client.Object)
+	if !ok {
 		return
 	}
-	counts := map[string]float64{"Waiting": 0, "Running": 0, "Finished": 0}
-	for i := range jobs.Items {
-		switch status := &jobs.Items[i].Status; {
-		case status.CompletionTime != nil:
-			counts["Finished"]++
-		case status.JobID != "":
-			counts["Running"]++
-		default:
-			counts["Waiting"]++
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.counts == nil {
+		c.counts = map[string]map[string]int{}
+	}
+	states := c.counts[o.GetNamespace()]
+	if states == nil {
+		states = map[string]int{}
+		c.counts[strings.Clone(o.GetNamespace())] = states // the namespace may be part of a greater text
+	}
+	state := stateOf(o)
+	if states[state] = max(0, states[state]+n); states[state] == 0 {
+		delete(states, state)
+	}
+	if len(states) == 0 {
+		delete(c.counts, o.GetNamespace())
+	}
+}
+
+func stateOf(o client.Object) string {
+	job, ok := o.(*v1alpha1.BulkJob)
+	switch {
+	case !ok, job.Status.CompletionTime != nil: // a skeleton, or as good as one
+		return "Finished"
+	case job.Status.JobID != "":
+		return "Running"
+	default:
+		return "Waiting"
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *jobCounter) Describe(ch chan<- *prometheus.Desc) { ch <- jobsDesc }
+
+// Collect implements prometheus.Collector.
+func (c *jobCounter) Collect(ch chan<- prometheus.Metric) {
+	totals := map[string]int{"Waiting": 0, "Running": 0, "Finished": 0}
+	c.mu.Lock()
+	for _, states := range c.counts {
+		for state, n := range states {
+			totals[state] += n
 		}
 	}
-	for state, n := range counts {
-		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, n, state)
+	c.mu.Unlock()
+	for state, n := range totals {
+		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n), state)
 	}
 }

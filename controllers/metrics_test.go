@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"net/http"
@@ -14,23 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	toolscache "k8s.io/client-go/tools/cache"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/openconnectors"
 )
-
-// cachedJobs is a cache that holds these jobs, or fails.
-type cachedJobs struct {
-	client.Reader
-	jobs []v1alpha1.BulkJob
-	err  error
-}
-
-func (c cachedJobs) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	list.(*v1alpha1.BulkJobList).Items = c.jobs
-	return c.err
-}
 
 // gathered is what one scrape gets: "metric label=value …" → its count or value.
 func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
@@ -72,9 +59,20 @@ func aSecondApart(name string) *v1alpha1.BulkJob {
 func TestMetrics(t *testing.T) {
 	m, registry := newMetrics(), prometheus.NewRegistry()
 	waiting, following := newJob("waiting"), newJob("running", func(j *v1alpha1.BulkJob) { j.Status.JobID = "1234" })
-	if err := m.register(registry, cachedJobs{jobs: []v1alpha1.BulkJob{*aSecondApart("contacts"), *waiting, *following, *waiting}}); err != nil {
+	if err := m.register(registry); err != nil {
 		t.Fatal(err)
 	}
+	skeleton, err := slimJob(newEndedJob())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, job := range []any{waiting, waiting, waiting, following, aSecondApart("contacts"), skeleton} {
+		m.jobs.OnAdd(job, false)
+	}
+	m.jobs.OnUpdate(waiting, following)
+	m.jobs.OnDelete(following)
+	m.jobs.OnDelete(toolscache.DeletedFinalStateUnknown{Obj: skeleton})
+	m.jobs.OnDelete(newJob("elsewhere", func(j *v1alpha1.BulkJob) { j.Namespace = "never-ours" }))
 	answer := m.instrument(roundTripper(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Host == "gone" {
 			return nil, errors.New("no route")
@@ -117,7 +115,7 @@ func TestMetrics(t *testing.T) {
 	if diff := cmp.Diff(want, gathered(t, registry)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if err := m.register(registry, cachedJobs{}); err == nil {
+	if err := m.register(registry); err == nil {
 		t.Error("registered twice")
 	}
 }
@@ -125,7 +123,6 @@ func TestMetrics(t *testing.T) {
 // However many jobs there are, there are as many series: no label tells of one of them.
 func TestMetricsAreBounded(t *testing.T) {
 	m, registry := newMetrics(), prometheus.NewRegistry()
-	jobs := make([]v1alpha1.BulkJob, 0, 300)
 	series := map[int]int{}
 	transport := m.instrument(roundTripper(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
@@ -133,7 +130,7 @@ func TestMetricsAreBounded(t *testing.T) {
 	for i := range 300 {
 		name := "job-" + newToken()
 		job := aSecondApart(name)
-		jobs = append(jobs, *job)
+		m.jobs.OnAdd(job, false)
 		for _, path := range []string{"status", "errors", "cancel", "rows"} {
 			for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
 				response, err := transport.RoundTrip(httptest.NewRequest(method, "http://here/bulk/"+name+"/"+path+"?path=/"+name, nil))
@@ -148,7 +145,7 @@ func TestMetricsAreBounded(t *testing.T) {
 		m.attempted(&openconnectors.Attempt{Outcome: openconnectors.Rejected, Err: errors.New(name)})
 		if i == 0 || i == 299 {
 			scrape := prometheus.NewRegistry()
-			if err := m.register(scrape, cachedJobs{jobs: jobs}); err != nil {
+			if err := m.register(scrape); err != nil {
 				t.Fatal(err)
 			}
 			series[i] = len(gathered(t, scrape))
@@ -165,16 +162,6 @@ func TestMetricsAreBounded(t *testing.T) {
 				t.Errorf("%s: the label %s", sample, label)
 			}
 		}
-	}
-}
-
-func TestMetricsOfABrokenCache(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	if err := newMetrics().register(registry, cachedJobs{err: errors.New("no cache")}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := registry.Gather(); err == nil {
-		t.Error("jobs that could not be counted are no error")
 	}
 }
 

@@ -66,7 +66,7 @@ func (p *process) with(key types.NamespacedName, fn func(*load)) {
 	defer p.mu.Unlock()
 	l := p.loads[key]
 	if l == nil {
-		l = &load{inHand: map[string]*consignment{}, begun: map[string]bool{}}
+		l = &load{}
 		p.loads[key] = l
 	}
 	fn(l)
@@ -100,7 +100,12 @@ func (p *process) forget(key types.NamespacedName) {
 
 // hold keeps the pinned content of an attempt that is being claimed.
 func (p *process) hold(key types.NamespacedName, nonce string, c *consignment) {
-	p.with(key, func(l *load) { l.inHand[nonce] = c })
+	p.with(key, func(l *load) {
+		if l.inHand == nil {
+			l.inHand = map[string]*consignment{}
+		}
+		l.inHand[nonce] = c
+	})
 }
 
 // release lets go of an attempt that was not claimed after all.
@@ -123,7 +128,7 @@ func (p *process) lost(key types.NamespacedName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l := p.loads[key]; l != nil {
-		p.loads[key] = &load{inHand: map[string]*consignment{}, begun: l.begun}
+		p.loads[key] = &load{begun: l.begun}
 	}
 }
 
@@ -145,6 +150,9 @@ func (p *process) begin(key types.NamespacedName, nonce string) *consignment {
 			return
 		}
 		if c = l.inHand[nonce]; c != nil {
+			if l.begun == nil {
+				l.begun = map[string]bool{}
+			}
 			l.begun[nonce] = true
 			delete(l.inHand, nonce)
 		}

@@ -6,9 +6,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"hash/fnv"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -32,6 +35,9 @@ import (
 
 // eventBacklog is how many wake-ups may wait for a controller.
 const eventBacklog = 4096
+
+// receiptsTimeout bounds the wait until the cache has read the receipts, at the start.
+const receiptsTimeout = 5 * time.Second
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;list;watch;create;update;patch;delete,namespace=system
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch,namespace=system
@@ -99,7 +105,7 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	if registry == nil {
 		registry = crmetrics.Registry
 	}
-	if err := m.register(registry, mgr.GetCache()); err != nil {
+	if err := errors.Join(m.register(registry), m.jobs.watch(context.Background(), mgr.GetCache())); err != nil {
 		return err
 	}
 	op := newOperator(mgr, options, m)
@@ -140,22 +146,54 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 	return op
 }
 
-// index makes the cache answer the questions that the reconcilers ask of it. A
-// finished job's skeleton names no connector.
+// index makes the cache answer the questions that the reconcilers ask of it.
 func index(mgr ctrl.Manager) error {
 	ctx, indexer := context.Background(), mgr.GetFieldIndexer()
 	return errors.Join(
-		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexReceipt, by(func(job *v1alpha1.BulkJob) string { return job.Status.Receipt })),
-		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexConnector, by(func(job *v1alpha1.BulkJob) string { return job.Spec.ConnectorRef.Name })),
-		indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexClaimedFor,
-			by(func(receipt *v1alpha1.BulkReceipt) string { return receipt.Record.ClaimedFor.UID })),
+		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexReceipt, byReceipt),
+		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexWitness, byWitness),
+		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexConnector, byConnector),
+		indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexClaimedFor, byClaim),
 	)
+}
+
+// The values that the cache is indexed by. An entry of its own costs a quarter
+// of a kilobyte twice, so what is asked for seldom, or of what has ended, stands
+// on shelves with others.
+var (
+	byReceipt = by(func(job *v1alpha1.BulkJob) string {
+		if testifies(job) {
+			return ""
+		}
+		return job.Status.Receipt
+	})
+	byWitness = by(func(job *v1alpha1.BulkJob) string {
+		if testifies(job) {
+			return shelf(job.Status.Receipt)
+		}
+		return ""
+	})
+	byConnector = by(func(job *v1alpha1.BulkJob) string { return job.Spec.ConnectorRef.Name }) // a skeleton names none
+	byClaim     = by(func(receipt *v1alpha1.BulkReceipt) string { return shelf(receipt.Record.ClaimedFor.UID) })
+)
+
+// testifies is true for a job that finished when its load had ended: all it
+// is needed for is to bear witness to the load, should the receipt be lost.
+func testifies(job *v1alpha1.BulkJob) bool {
+	return finished(job) && job.Status.Receipt != "" && loadOutcomeOf(&job.Status) != ""
+}
+
+// shelf is one of 256 that a value stands on.
+func shelf(value string) string {
+	h := fnv.New32a()
+	h.Write([]byte(value)) //nolint:gosec // a hash takes everything
+	return strconv.FormatUint(uint64(h.Sum32()%256), 16)
 }
 
 // by indexes objects of one kind by one value; those that have none are left out.
 func by[T client.Object](value func(T) string) client.IndexerFunc {
 	return func(o client.Object) []string {
-		if t, ok := o.(T); ok && value(t) != "" {
+		if t, ok := whole[T](o); ok && value(t) != "" {
 			return []string{value(t)}
 		}
 		return nil
@@ -174,8 +212,8 @@ func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
 // Own status writes do not wake the jobs' controller; receipts, connectors and uploads do.
 func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkjob").
-		For(&v1alpha1.BulkJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfReceipt)).
+		For(&v1alpha1.BulkJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{}, predicate.Funcs{CreateFunc: r.hasWork})).
+		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfReceipt), builder.WithPredicates(news)).
 		Watches(&v1alpha1.ConnectorInstance{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfConnector), builder.WithPredicates(readyChanged)).
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.jobEvents, &handler.EnqueueRequestForObject{})).
@@ -188,12 +226,39 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 
 func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
-		For(&v1alpha1.BulkReceipt{}).
-		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.BulkReceipt{}, builder.WithPredicates(predicate.Funcs{CreateFunc: mayGoOn})).
+		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(news, predicate.GenerationChangedPredicate{})).
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r.operator.shard.gate(r, r.operator.letGo))
+}
+
+// At the start each object is looked at on its own account, and what has ended
+// is not even queued: queues keep the room that they once took.
+
+// news leaves out what was there before the operator was.
+var news = predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList }}
+
+// mayGoOn leaves out the receipts that had ended for good before the operator was there.
+func mayGoOn(e event.CreateEvent) bool {
+	_, ended := e.Object.(*endedReceipt)
+	return !ended || !e.IsInInitialList
+}
+
+// hasWork leaves out the jobs that had finished before the operator was there,
+// if their time to live does not run and their receipts stand.
+func (r *JobReconciler) hasWork(e event.CreateEvent) bool {
+	job, ok := whole[*v1alpha1.BulkJob](e.Object)
+	if !ok || !e.IsInInitialList || !finished(job) || job.Spec.TTLSecondsAfterFinished != nil {
+		return true
+	}
+	if job.Status.Receipt == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), receiptsTimeout)
+	defer cancel()
+	return r.Get(ctx, client.ObjectKey{Namespace: job.Namespace, Name: job.Status.Receipt}, &v1alpha1.BulkReceipt{}) != nil
 }
 
 // readyChanged lets through what may free, or hold back, the jobs of a connector.
@@ -206,8 +271,12 @@ func isReady(o client.Object) bool {
 	return ok && meta.IsStatusConditionTrue(ci.Status.Conditions, v1alpha1.ConditionReady)
 }
 
+// jobsOfReceipt are the jobs that have a say in a load, and those by which its receipt can be made anew if it is gone.
 func (r *JobReconciler) jobsOfReceipt(ctx context.Context, o client.Object) []reconcile.Request {
-	receipt := o.(*v1alpha1.BulkReceipt) //nolint:forcetypeassert // that is what is watched
+	receipt, ok := whole[*v1alpha1.BulkReceipt](o)
+	if !ok {
+		return nil
+	}
 	jobs, err := r.operator.jobsOf(ctx, receipt)
 	if err != nil {
 		return nil
@@ -216,30 +285,46 @@ func (r *JobReconciler) jobsOfReceipt(ctx context.Context, o client.Object) []re
 	for _, job := range jobs {
 		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(job)})
 	}
-	return requests
+	key := client.ObjectKeyFromObject(receipt)
+	if err := r.Get(ctx, key, &v1alpha1.BulkReceipt{}); !apierrors.IsNotFound(err) {
+		return requests
+	}
+	witnesses, err := r.operator.witnesses(ctx, key)
+	if err != nil {
+		return requests
+	}
+	return append(requests, requestsFor(witnesses)...)
 }
 
 func (r *JobReconciler) jobsOfConnector(ctx context.Context, o client.Object) []reconcile.Request {
 	jobs := &v1alpha1.BulkJobList{}
-	if err := r.List(ctx, jobs, client.InNamespace(o.GetNamespace()), client.MatchingFields{indexConnector: o.GetName()}); err != nil {
+	err := r.List(ctx, jobs, client.InNamespace(o.GetNamespace()), client.MatchingFields{indexConnector: o.GetName()}, client.UnsafeDisableDeepCopy)
+	if err != nil {
 		return nil
 	}
-	requests := make([]reconcile.Request, 0, len(jobs.Items))
-	for i := range jobs.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&jobs.Items[i])})
+	return requestsFor(jobs.Items)
+}
+
+func requestsFor(jobs []v1alpha1.BulkJob) []reconcile.Request {
+	requests := make([]reconcile.Request, 0, len(jobs))
+	for i := range jobs {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&jobs[i])})
 	}
 	return requests
 }
 
 func (r *ReceiptReconciler) receiptsOfJob(ctx context.Context, o client.Object) []reconcile.Request {
-	job := o.(*v1alpha1.BulkJob) //nolint:forcetypeassert // that is what is watched
-	receipts := &v1alpha1.BulkReceiptList{}
-	if err := r.List(ctx, receipts, client.InNamespace(job.Namespace), client.MatchingFields{indexClaimedFor: string(job.UID)}); err != nil {
+	job, ok := whole[*v1alpha1.BulkJob](o)
+	if !ok {
 		return nil
 	}
-	requests := make([]reconcile.Request, 0, len(receipts.Items)+1)
-	for i := range receipts.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&receipts.Items[i])})
+	receipts, err := r.operator.claims(ctx, job)
+	if err != nil {
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(receipts)+1)
+	for i := range receipts {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&receipts[i])})
 	}
 	if job.Status.Receipt != "" {
 		key := client.ObjectKey{Namespace: job.Namespace, Name: job.Status.Receipt}

@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -27,15 +27,15 @@ func dressed(name string) metav1.ObjectMeta {
 	}
 }
 
-// bones is what is left of it once the object has ended.
+// marked are the annotations that are left of a dressed job.
+var marked = map[string]string{"argocd.argoproj.io/tracking-id": ""}
+
+// bones is what is left of dressed metadata once the object has ended.
 func bones(name string) metav1.ObjectMeta {
-	meta := dressed(name)
-	meta.ManagedFields = nil
-	meta.Annotations = map[string]string{"argocd.argoproj.io/tracking-id": "crm:bulkjob"}
-	return meta
+	return metav1.ObjectMeta{Namespace: "crm", Name: name, UID: "uid", Generation: 3, ResourceVersion: "77"}
 }
 
-func endedJob() *v1alpha1.BulkJob {
+func newEndedJob() *v1alpha1.BulkJob {
 	job := newJob("contacts")
 	job.ObjectMeta = dressed("contacts")
 	job.Spec.TTLSecondsAfterFinished, job.Spec.Parameters = new(int32(60)), map[string]v1alpha1.ParameterValue{"listId": "42"}
@@ -47,42 +47,64 @@ func endedJob() *v1alpha1.BulkJob {
 	return job
 }
 
-func endedReceipt(outcome v1alpha1.LoadOutcome) *v1alpha1.BulkReceipt {
+func newEndedReceipt(outcome v1alpha1.LoadOutcome) *v1alpha1.BulkReceipt {
 	receipt := newLoad(over(outcome, "COMPLETE")).receipt
 	receipt.ObjectMeta = dressed("br-contacts")
 	return receipt
 }
 
+// fleshed is what a reader of the cache gets of what a transform made.
+func fleshed(t *testing.T, slim func(any) (any, error), object any) any {
+	t.Helper()
+	slimmed, err := slim(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := slim(slimmed)
+	if again != slimmed || err != nil {
+		t.Errorf("what was slimmed is slimmed again: %v", err)
+	}
+	return slimmed.(client.Object).DeepCopyObject()
+}
+
 func TestSlimJob(t *testing.T) {
 	t.Run("a job that has ended leaves a skeleton", func(t *testing.T) {
-		got, err := slimJob(endedJob())
+		got := fleshed(t, slimJob, newEndedJob())
 		want := &v1alpha1.BulkJob{
 			ObjectMeta: bones("contacts"),
 			Spec:       v1alpha1.BulkJobSpec{TTLSecondsAfterFinished: new(int32(60))},
 			Status: v1alpha1.BulkJobStatus{
-				ObservedGeneration: 3, BindingHash: "hash", Receipt: "br-contacts", CompletionTime: new(metav1.NewTime(noon)),
+				ObservedGeneration: 3, Receipt: "br-contacts", State: "COMPLETE", CompletionTime: new(metav1.NewTime(noon)),
 			},
 		}
-		if diff := cmp.Diff(any(want), got); diff != "" || err != nil {
-			t.Errorf("%v, -want +got:\n%s", err, diff)
+		want.DeletionTimestamp, want.Annotations = new(metav1.NewTime(noon.Add(time.Hour))), marked
+		if diff := cmp.Diff(any(want), got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
 		}
-		if skeleton := got.(*v1alpha1.BulkJob); !finished(skeleton) || gitOpsOwner(skeleton) != "Argo CD" {
+		if job := got.(*v1alpha1.BulkJob); !finished(job) || gitOpsOwner(job) != "Argo CD" {
 			t.Error("the skeleton does not tell that the job has ended, or who owns it")
 		}
 	})
+	t.Run("what it did not have, its skeleton has not", func(t *testing.T) {
+		job := newEndedJob()
+		job.DeletionTimestamp, job.Annotations, job.Spec.TTLSecondsAfterFinished, job.Status.Receipt = nil, nil, nil, ""
+		got := fleshed(t, slimJob, job).(*v1alpha1.BulkJob)
+		if !finished(got) || got.DeletionTimestamp != nil || got.Annotations != nil || got.Spec.TTLSecondsAfterFinished != nil || got.Status.Receipt != "" {
+			t.Errorf("%+v", got)
+		}
+	})
 	for reason, change := range map[string]func(*v1alpha1.BulkJob){
-		"a job that has not ended stays whole":                         func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = nil },
-		"so does one that had ended, and whose spec was changed since": func(j *v1alpha1.BulkJob) { j.Generation = 4 },
+		"a job that has not ended keeps all but its metadata's trimmings": func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = nil },
+		"so does one that had ended, and whose spec was changed since":    func(j *v1alpha1.BulkJob) { j.Generation = 4 },
+		"and one whose words are too many for a skeleton":                 func(j *v1alpha1.BulkJob) { j.Status.State = strings.Repeat("x", 1<<16) },
 	} {
 		t.Run(reason, func(t *testing.T) {
-			job := endedJob()
+			job := newEndedJob()
 			change(job)
 			want := job.DeepCopy()
-			want.ManagedFields = nil
-			delete(want.Annotations, corev1.LastAppliedConfigAnnotation)
-			got, err := slimJob(job)
-			if diff := cmp.Diff(any(want), got); diff != "" || err != nil {
-				t.Errorf("%v, -want +got:\n%s", err, diff)
+			want.ManagedFields, want.Labels, want.Annotations = nil, nil, marked
+			if diff := cmp.Diff(any(want), fleshed(t, slimJob, job)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
@@ -91,31 +113,24 @@ func TestSlimJob(t *testing.T) {
 func TestSlimReceipt(t *testing.T) {
 	for _, outcome := range []v1alpha1.LoadOutcome{v1alpha1.LoadSucceeded, v1alpha1.LoadFailed, v1alpha1.LoadCancelled, v1alpha1.LoadAbandoned} {
 		t.Run(string(outcome)+" leaves a skeleton", func(t *testing.T) {
-			receipt := endedReceipt(outcome)
+			receipt := newEndedReceipt(outcome)
 			want := &v1alpha1.BulkReceipt{
 				ObjectMeta: bones("br-contacts"),
-				Record: v1alpha1.BulkReceiptRecord{
-					Outcome: outcome, ClaimedFor: receipt.Record.ClaimedFor, BindingHash: receipt.Record.BindingHash, CompletionTime: receipt.Record.CompletionTime,
-				},
+				Record:     v1alpha1.BulkReceiptRecord{Outcome: outcome, ClaimedFor: receipt.Record.ClaimedFor, BindingHash: receipt.Record.BindingHash},
 			}
-			got, err := slimReceipt(receipt)
-			if diff := cmp.Diff(any(want), got); diff != "" || err != nil {
-				t.Errorf("%v, -want +got:\n%s", err, diff)
-			}
-			if slimmer, err := slimReceipt(got); !cmp.Equal(slimmer, any(want)) || err != nil {
-				t.Error("a skeleton is not its own skeleton")
+			if diff := cmp.Diff(any(want), fleshed(t, slimReceipt, receipt)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
 	for _, outcome := range []v1alpha1.LoadOutcome{"", v1alpha1.LoadNeverAccepted, v1alpha1.LoadUnknown} {
 		t.Run("a receipt that may still change stays whole: "+string(outcome), func(t *testing.T) {
-			receipt := endedReceipt(outcome)
+			receipt := newEndedReceipt(outcome)
 			want := receipt.DeepCopy()
 			want.ManagedFields = nil
 			delete(want.Annotations, corev1.LastAppliedConfigAnnotation)
-			got, err := slimReceipt(receipt)
-			if diff := cmp.Diff(any(want), got); diff != "" || err != nil {
-				t.Errorf("%v, -want +got:\n%s", err, diff)
+			if diff := cmp.Diff(any(want), fleshed(t, slimReceipt, receipt)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
@@ -131,22 +146,41 @@ func TestSlimLetsOthersBe(t *testing.T) {
 	}
 }
 
-func TestSkeletonIsSmall(t *testing.T) {
-	job, err := slimJob(endedJob())
-	if err != nil {
-		t.Fatal(err)
-	}
-	receipt, err := slimReceipt(endedReceipt(v1alpha1.LoadSucceeded))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range []any{job, receipt} {
-		text, err := json.Marshal(o)
+// What is asked of the cached objects themselves is asked of skeletons too.
+func TestIndexes(t *testing.T) {
+	slimmed := func(change func(*v1alpha1.BulkJob)) client.Object {
+		job := newEndedJob()
+		change(job)
+		got, err := slimJob(job)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(text) > 700 {
-			t.Errorf("a skeleton of %d bytes: %s", len(text), text)
+		return got.(client.Object)
+	}
+	for _, test := range []struct {
+		reason string
+		change func(*v1alpha1.BulkJob)
+		want   [2]bool // whether it has a say in the load, and whether it is a witness
+	}{
+		{"a job that runs", func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = nil }, [2]bool{true, false}},
+		{"a job that ended after its load", func(*v1alpha1.BulkJob) {}, [2]bool{false, true}},
+		{"a job that ended before its load, at its deadline", func(j *v1alpha1.BulkJob) { j.Status.State = "RUNNING" }, [2]bool{true, false}},
+		{"a job that ended before its load was sent", func(j *v1alpha1.BulkJob) { j.Status.State = "" }, [2]bool{true, false}},
+		{"a job that ended without a load", func(j *v1alpha1.BulkJob) { j.Status.State, j.Status.Receipt = "", "" }, [2]bool{false, false}},
+		{"a job that ended, and names other content now", func(j *v1alpha1.BulkJob) { j.Generation = 4 }, [2]bool{true, false}},
+	} {
+		job := slimmed(test.change)
+		if got := [2]bool{byReceipt(job) != nil, byWitness(job) != nil}; got != test.want {
+			t.Errorf("%s: %v, want %v", test.reason, got, test.want)
 		}
+	}
+	receipt := newEndedReceipt(v1alpha1.LoadSucceeded)
+	before := byClaim(receipt)
+	after, err := slimReceipt(receipt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, byClaim(after.(client.Object))); diff != "" || before == nil {
+		t.Errorf("a receipt's end moves it to another shelf: %s", diff)
 	}
 }
