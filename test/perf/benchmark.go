@@ -43,9 +43,9 @@ func ratioAtLeast(x float64) bar {
 	return bar{fmt.Sprintf("≥ %g", x), func(r *result) bool { return r.Ratio >= x }}
 }
 
-// ratioAtMost is ratioAtLeast for what should be small.
-func ratioAtMost(x float64) bar { //nolint:unparam // the others have a parameter, too
-	return bar{fmt.Sprintf("≤ %g", x), func(r *result) bool { return r.Ratio > 0 && r.Ratio <= x }}
+// notAbove is a bar for what should be no more than its reference.
+func notAbove() bar {
+	return bar{"≤ 1", func(r *result) bool { return r.Ratio > 0 && r.Ratio <= 1 }}
 }
 
 // oursAtMost is a bar for the median of our own figures.

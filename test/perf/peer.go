@@ -63,11 +63,11 @@ func runPeer(ctx context.Context, e *env) ([]row, error) {
 			Bound: "the API server on our side; on the other, the start of a shell and of two curls for each job as well.",
 		},
 		{
-			Name: peerWrites, bar: ratioAtMost(1), What: "Writes to the API server for each, besides the user's own." + kind,
+			Name: peerWrites, bar: notAbove(), What: "Writes to the API server for each, besides the user's own." + kind,
 			Bound: "two of ours are events; of a kubelet's and the scheduler's the node leaves out all that it can.",
 		},
 		{
-			Name: peerMemory, Unit: "MiB", bar: ratioAtMost(1),
+			Name: peerMemory, Unit: "MiB", bar: notAbove(),
 			What: "Memory that the same jobs take at the peak: the growth of the manager's resident memory; beside it, what the pods' processes " +
 				"use for themselves (PSS), without any container's overhead, 110 pods at once.",
 			Bound: "the garbage collector's rhythm; the other side's shells.",

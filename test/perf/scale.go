@@ -331,7 +331,7 @@ func (l *firstLook) leaderRows() []row {
 		},
 		{
 			Name: leaderPolls, Ours: []float64{float64(l.Polls)},
-			Reference: []float64{defaultRate*firstLookTime.Seconds() + defaultBurst}, bar: ratioAtMost(1),
+			Reference: []float64{defaultRate*firstLookTime.Seconds() + defaultBurst}, bar: notAbove(),
 			What:  "Polls in the same minute; beside it, what the one connector's default of 10 requests a second allows.",
 			Bound: "the connector's gate.",
 		},
