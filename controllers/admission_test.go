@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestSubmissionBeforePolls(t *testing.T) {
 	}
 	h.eventually("all are running", func() (bool, string) {
 		taken := len(h.endpoint.taken())
-		return taken == running, fmt.Sprint(taken)
+		return taken == running, strconv.Itoa(taken)
 	})
 	time.Sleep(2 * time.Second) // so that all of them wait
 	h.configMap("new", "id,name\n1000,Bo\n")
@@ -35,7 +36,7 @@ func TestSubmissionBeforePolls(t *testing.T) {
 	h.job("new", func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "new" })
 	h.eventually("the new one is sent", func() (bool, string) {
 		taken := len(h.endpoint.taken())
-		return taken == running+1, fmt.Sprint(taken)
+		return taken == running+1, strconv.Itoa(taken)
 	})
 	// In turn, it would have waited for the forty: eight seconds.
 	if took := time.Since(begin); took > 4*time.Second {

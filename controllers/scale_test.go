@@ -128,7 +128,7 @@ func (h *herd) watch(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	lines := json.NewEncoder(w)
 	send := func(event string, o any) {
-		_ = lines.Encode(map[string]any{"type": event, "object": o}) //nolint:errcheck,errchkjson // a client that is gone is the client's affair
+		_ = lines.Encode(map[string]any{"type": event, "object": o}) //nolint:errchkjson // a client that is gone is the client's affair
 	}
 	if resource == "connectorinstances" {
 		send("ADDED", h.connector)
@@ -145,7 +145,7 @@ func (h *herd) watch(w http.ResponseWriter, r *http.Request) {
 	send("BOOKMARK", map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": kind, "metadata": map[string]any{
 		"resourceVersion": "1000000", "annotations": map[string]string{metav1.InitialEventsAnnotationKey: "true"},
 	}})
-	_ = http.NewResponseController(w).Flush() //nolint:errcheck // as above
+	_ = http.NewResponseController(w).Flush()
 	<-r.Context().Done()
 }
 
@@ -213,7 +213,7 @@ func (h *herd) receipt(i int) *v1alpha1.BulkReceipt {
 func managed(by ...string) []metav1.ManagedFieldsEntry {
 	entries := make([]metav1.ManagedFieldsEntry, 0, len(by))
 	for _, manager := range by {
-		fields := &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:object":{},"f:source":{}}}`)}
+		fields := metav1.NewFieldsV1(`{"f:spec":{"f:object":{},"f:source":{}}}`)
 		entries = append(entries, metav1.ManagedFieldsEntry{Manager: manager, FieldsType: "FieldsV1", FieldsV1: fields})
 	}
 	return entries
@@ -298,7 +298,7 @@ func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc) //nolint:gosec // a machine has less
+	return int64(m.HeapAlloc)
 }
 
 // The bars are those of docs/benchmarks.md, with a quarter of tolerance: maps

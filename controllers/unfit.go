@@ -3,8 +3,6 @@ package controllers
 import (
 	"errors"
 
-	"k8s.io/utils/ptr"
-
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/source"
 )
@@ -69,7 +67,7 @@ func (r *sending) unfitSource(c *consignment) *v1alpha1.SourceStatus {
 	status := c.sourceStatus()
 	status.Bytes = &r.sent.BytesSent
 	if r.ended.reason == v1alpha1.ReasonSourceTooLarge {
-		status.Bytes = ptr.To(maxUploadBytes(c.connector)) // it has more
+		status.Bytes = new(maxUploadBytes(c.connector)) // it has more
 	}
 	if refused, ok := errors.AsType[*source.Error](r.sent.Err); ok && refused.SHA256 != "" {
 		status.SHA256 = refused.SHA256

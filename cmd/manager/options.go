@@ -49,7 +49,8 @@ func newOptions(flags *flag.FlagSet) *options {
 	flags.IntVar(&o.maxUploads, "max-uploads", 16, "uploads at once, over all connectors")
 	flags.IntVar(&o.workers, "workers", 20, "reconciles at once, of each kind")
 	flags.BoolVar(&o.allowHTTP, "allow-http", false, "allow connectors and object stores without TLS")
-	flags.Var(&o.allowHosts, "allowed-hosts", "hosts that connectors and object stores may name, separated by commas, exactly or as *.example.com; empty: any public one")
+	flags.Var(&o.allowHosts, "allowed-hosts",
+		"hosts that connectors and object stores may name, separated by commas, exactly or as *.example.com; empty: any public one")
 	flags.Var(&o.allowPrivate, "allow-private", "private addresses that may be dialled, separated by commas, each with its port: 10.1.0.0/16:443")
 	flags.BoolVar(&o.proxyFromEnv, "proxy-from-environment", false, "use the proxy that HTTPS_PROXY and its kin name")
 	flags.Var(&o.identities, "cloud-identity",

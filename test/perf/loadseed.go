@@ -57,6 +57,7 @@ func (w *world) models(ctx context.Context, namespace string) (running, ended *m
 
 func (w *world) model(ctx context.Context, namespace, object string, there func(*v1alpha1.BulkJobStatus) bool) (*model, error) {
 	j := job(namespace, "model-"+object, object)
+	j.Spec.SendToken = object // all copies have it, since they are bound by it
 	if err := w.user.Create(ctx, j); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -218,6 +219,10 @@ func (w *world) liveHeap(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	before, err := w.requests(ctx)
+	if err != nil {
+		return 0, err
+	}
 	manager, err := w.startManager(ctx, "--metrics-bind-address="+address, "--metrics-secure=false")
 	if err != nil {
 		return 0, err
@@ -236,6 +241,13 @@ func (w *world) liveHeap(ctx context.Context) (float64, error) {
 		goals[goal], least = true, min(least, goal)
 		return len(goals) > 3, err
 	})
+	if err != nil {
+		return 0, err
+	}
+	after, err := w.requests(ctx)
+	if _, each := written(before, after); len(each) > 1 || each["POST events"] != 1 { // that it leads
+		err = errors.Join(err, fmt.Errorf("cannot go by these jobs: something was written for them: %v", each))
+	}
 	return least / 2, err // the collector lets the heap grow to twice what was alive
 }
 
