@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -182,5 +184,111 @@ func TestIndexes(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, byClaim(after.(client.Object))); diff != "" || before == nil {
 		t.Errorf("a receipt's end moves it to another shelf: %s", diff)
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, test := range []struct {
+		reason, word string
+		room         int
+	}{
+		{"a UID takes half its room", "2009c3db-52d3-49d7-a60a-8e1f5eca020e", 17},
+		{"a digest too", digest("rows"), 33},
+		{"a UID that is none stays", "uid-contacts", 12},
+		{"so does one in capitals", "2009C3DB-52D3-49D7-A60A-8E1F5ECA020E", 36},
+		{"one without its dashes", "2009c3db52d349d7a60a8e1f5eca020e", 32},
+		{"and one with its dashes elsewhere", "2009c3db5-2d3-49d7-a60a-8e1f5eca020e", 36},
+	} {
+		folded := fold(test.word)
+		if got := unfold(folded); got != test.word || len(folded) != test.room {
+			t.Errorf("%s: %q in %d bytes, want %q in %d", test.reason, got, len(folded), test.word, test.room)
+		}
+	}
+}
+
+// A job whose status never came to speak of its load finds it, although the load has ended and the source holds other rows now.
+func TestEndedLoadIsFoundByItsJob(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ready()
+	h.itIsLoaded()
+	h.stop()
+	h.configMap("more", bigger)
+	job := h.job("more", func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" })
+	loaded := h.receipt()
+	ended := &v1alpha1.BulkReceipt{Spec: loaded.Spec, Record: loaded.Record}
+	ended.Spec.Content = "sha256:" + digest("what it held then")
+	ended.Name, ended.Record.BindingHash = receiptName(&ended.Spec), bindingHash(&job.Spec)
+	ended.Record.ClaimedFor = v1alpha1.JobReference{Name: job.Name, UID: string(job.UID)}
+	h.create(ended)
+	h.start()
+	h.waitReason(job, v1alpha1.ReasonComplete)
+	if job.Status.Receipt != ended.Name {
+		t.Errorf("it speaks of %s, not of the load that was made for it", job.Status.Receipt)
+	}
+	h.posts(1)
+}
+
+// Any finished job that speaks of a load is a witness of it, not only the one that it was made for.
+func TestReceiptIsMadeAnewByAnyWitness(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ready()
+	h.itIsLoaded()
+	second := h.job("second")
+	h.waitReason(second, v1alpha1.ReasonAlreadyLoaded)
+	h.delete(h.named())
+	lost := h.receipt()
+	if err := h.client.Delete(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("it is made anew", func() (bool, string) {
+		all := h.receipts()
+		return len(all) == 1 && all[0].UID != lost.UID, fmt.Sprintf("%d receipts", len(all))
+	})
+	h.waitReason(h.job("third"), v1alpha1.ReasonAlreadyLoaded)
+	h.posts(1)
+}
+
+// What has ended is not even queued at the start, unless there is something to do for it.
+func TestWhatIsQueuedAtTheStart(t *testing.T) {
+	kept := newEndedReceipt(v1alpha1.LoadSucceeded)
+	operator := guarded(t, &v1alpha1.BulkReceipt{ObjectMeta: metav1.ObjectMeta{Namespace: kept.Namespace, Name: kept.Name}})
+	jobs := &JobReconciler{Client: operator.client, operator: operator}
+	for _, test := range []struct {
+		reason  string
+		change  func(*v1alpha1.BulkJob)
+		initial bool
+		want    bool
+	}{
+		{"a job that has ended, and whose receipt stands", func(*v1alpha1.BulkJob) {}, true, false},
+		{"one that never had any", func(j *v1alpha1.BulkJob) { j.Status.Receipt = "" }, true, false},
+		{"one whose receipt is gone is its witness", func(j *v1alpha1.BulkJob) { j.Status.Receipt = "br-gone" }, true, true},
+		{"one whose time to live runs", func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = new(int32(60)) }, true, true},
+		{"one that has not ended", func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = nil }, true, true},
+		{"one that ended and came later, with a backup or a namespace", func(*v1alpha1.BulkJob) {}, false, true},
+	} {
+		job := newEndedJob()
+		job.Spec.TTLSecondsAfterFinished = nil
+		test.change(job)
+		slimmed, err := slimJob(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := jobs.hasWork(event.CreateEvent{Object: slimmed.(client.Object), IsInInitialList: test.initial}); got != test.want {
+			t.Errorf("%s: queued is %v", test.reason, got)
+		}
+	}
+	ended, err := slimReceipt(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, initial := range []bool{true, false} {
+		for _, receipt := range []client.Object{ended.(client.Object), openReceipt()} {
+			_, isOpen := receipt.(*v1alpha1.BulkReceipt)
+			if got := mayGoOn(event.CreateEvent{Object: receipt, IsInInitialList: initial}); got != (isOpen || !initial) {
+				t.Errorf("a receipt that is open (%v) at the start (%v): queued is %v", isOpen, initial, got)
+			}
+		}
 	}
 }

@@ -35,7 +35,7 @@ const (
 	firstLookTime = time.Minute
 	defaultRate   = 10 // requests a second that a connector allows by default
 	defaultBurst  = 5
-	podLimit      = 256 // MiB, of the Deployment
+	podLimit      = 512 // MiB, of the Deployment
 )
 
 func scaleBenchmarks() []benchmark {
