@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -278,40 +278,53 @@ func (w *world) apply(ctx context.Context, namespace string, n int, made func(*v
 
 // watchEnds watches the jobs of a namespace; what it returns waits until n of them have ended.
 func (w *world) watchEnds(ctx context.Context, namespace string, n int) (func(patience time.Duration) error, error) {
-	watcher, err := w.user.Watch(ctx, &v1alpha1.BulkJobList{}, client.InNamespace(namespace))
+	ended := map[string]bool{modelName: true}
+	return w.follow(ctx, &v1alpha1.BulkJobList{}, namespace, func(o runtime.Object) (bool, error) {
+		if j, ok := o.(*v1alpha1.BulkJob); ok && j.Status.CompletionTime != nil {
+			ended[j.Name] = true
+		}
+		return len(ended) > n, nil
+	})
+}
+
+// follow shows each object of a kind in a namespace, and each change of one, until enough was seen; what it returns waits for that.
+func (w *world) follow(
+	ctx context.Context, kind client.ObjectList, namespace string, enough func(runtime.Object) (bool, error),
+) (func(patience time.Duration) error, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	watcher, err := w.user.Watch(ctx, kind, client.InNamespace(namespace))
 	if err != nil {
-		return nil, fmt.Errorf("cannot watch the jobs: %w", err)
+		cancel()
+		return nil, fmt.Errorf("cannot watch: %w", err)
 	}
-	var count atomic.Int64
-	all := make(chan error, 1)
-	go func() { all <- countEnds(watcher.ResultChan(), n, &count) }()
+	seen := make(chan error, 1)
+	go func() {
+		for {
+			for e := range watcher.ResultChan() {
+				if done, err := enough(e.Object); done || err != nil {
+					watcher.Stop()
+					seen <- err
+					return
+				}
+			}
+			// A server may end a watch at any time; the next one begins with all that is there.
+			if watcher, err = w.user.Watch(ctx, kind, client.InNamespace(namespace)); err != nil {
+				seen <- fmt.Errorf("cannot go on watching: %w", err)
+				return
+			}
+		}
+	}()
 	return func(patience time.Duration) error {
-		defer watcher.Stop()
+		defer cancel()
 		select {
-		case err := <-all:
+		case err := <-seen:
 			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(patience):
-			return fmt.Errorf("cannot wait any longer: %d of %d jobs have ended", count.Load(), n)
+			return errors.New("cannot wait any longer for the jobs' end")
 		}
 	}, nil
-}
-
-// countEnds returns when n jobs have ended, those that were there before aside.
-func countEnds(seen <-chan watch.Event, n int, count *atomic.Int64) error {
-	ended := map[string]bool{modelName: true}
-	for e := range seen {
-		j, ok := e.Object.(*v1alpha1.BulkJob)
-		if !ok || j.Status.CompletionTime == nil || ended[j.Name] {
-			continue
-		}
-		ended[j.Name] = true
-		if count.Add(1) == int64(n) {
-			return nil
-		}
-	}
-	return errors.New("cannot go on watching the jobs")
 }
 
 // A script is what the operator writes for one job, in order.

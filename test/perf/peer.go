@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +13,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/test/stage"
@@ -143,13 +141,10 @@ func (w *world) byJobs(ctx context.Context, namespace string, n int) (*cost, err
 	if err != nil {
 		return nil, err
 	}
-	watcher, err := w.user.Watch(ctx, &batchv1.JobList{}, client.InNamespace(namespace))
+	done, err := w.watchJobs(ctx, namespace, n)
 	if err != nil {
-		return nil, fmt.Errorf("cannot watch the Jobs: %w", err)
+		return nil, err
 	}
-	defer watcher.Stop()
-	all := make(chan error, 1)
-	go func() { all <- countJobs(watcher.ResultChan(), n) }()
 	stop := make(chan struct{})
 	peak := make(chan float64, 1)
 	go func() { peak <- peakOf(peer.ID(), stop) }()
@@ -158,13 +153,7 @@ func (w *world) byJobs(ctx context.Context, namespace string, n int) (*cost, err
 	if err := w.applyJobs(ctx, namespace, n); err != nil {
 		return nil, err
 	}
-	select {
-	case err = <-all:
-	case <-time.After(10 * time.Minute):
-		err = errors.New("cannot wait any longer for the Jobs")
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
+	err = done(10 * time.Minute)
 	took := time.Since(began)
 	close(stop)
 	if err != nil {
@@ -229,27 +218,24 @@ func (w *world) curlJob(namespace, name string) *batchv1.Job {
 	}
 }
 
-// countJobs returns when n Jobs are complete.
-func countJobs(seen <-chan watch.Event, n int) error {
+// watchJobs is watchEnds for Jobs; one that fails ends the wait.
+func (w *world) watchJobs(ctx context.Context, namespace string, n int) (func(patience time.Duration) error, error) {
 	complete := map[string]bool{}
-	for e := range seen {
-		j, ok := e.Object.(*batchv1.Job)
+	return w.follow(ctx, &batchv1.JobList{}, namespace, func(o runtime.Object) (bool, error) {
+		j, ok := o.(*batchv1.Job)
 		if !ok {
-			continue
+			return false, nil
 		}
 		for _, c := range j.Status.Conditions {
 			switch {
 			case c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue:
-				return fmt.Errorf("cannot go on: Job %s failed", j.Name)
+				return false, fmt.Errorf("cannot go on: Job %s failed", j.Name)
 			case c.Type == batchv1.JobComplete && c.Status == corev1.ConditionTrue:
 				complete[j.Name] = true
 			}
 		}
-		if len(complete) == n {
-			return nil
-		}
-	}
-	return errors.New("cannot go on watching the Jobs")
+		return len(complete) == n, nil
+	})
 }
 
 // peakOf is the most memory that the descendants of a process use at any time until stop, in bytes. What they share with
