@@ -217,7 +217,7 @@ func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce 
 	record.DeletionPolicy = orDefault(c.job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan)
 	appendAttempt(record, v1alpha1.Attempt{
 		Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: o.process.holder,
-		At: metav1.NewMicroTime(o.now()), SubmitTimeoutSeconds: int32(c.timeout() / time.Second), //nolint:gosec // an hour at most
+		At: metav1.NewMicroTime(o.now()), SubmitTimeoutSeconds: int32(o.patience.submitTimeout(c.pinned.Size) / time.Second), //nolint:gosec // an hour at most
 	})
 	return receipt
 }

@@ -73,7 +73,7 @@ func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkRece
 	if err := r.noteOrphan(ctx, receipt, jobs, now); err != nil {
 		return nil, nil, err
 	}
-	v := &loadView{receipt: receipt, jobs: jobs, connector: connector, now: now, grace: r.operator.patience.ForeignClaim}
+	v := &loadView{receipt: receipt, jobs: jobs, connector: connector, now: now, patience: r.operator.patience}
 	v.known = r.operator.process.snapshot(key, receipt, now)
 	v.known.uploading = r.operator.pool.Running(key.String())
 	if v.known.nextPoll.IsZero() && receipt.Record.JobID != "" {

@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 
@@ -67,8 +66,7 @@ type loadView struct {
 	connector connectorView
 	known     known
 	now       time.Time
-	// grace is what another process's attempt is given beyond its own time; 0: foreignGrace.
-	grace time.Duration
+	patience  Patience
 }
 
 // decideLoad says what to do next about a load. It is pure: the state machine
@@ -108,7 +106,7 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 	job, why := wantedBy(v)
 	switch {
 	case last.Holder != v.known.holder:
-		left := v.known.firstSeen.Add(time.Duration(last.SubmitTimeoutSeconds)*time.Second + cmp.Or(v.grace, foreignGrace)).Sub(v.now)
+		left := v.known.firstSeen.Add(time.Duration(last.SubmitTimeoutSeconds)*time.Second + v.patience.withDefaults().ForeignClaim).Sub(v.now)
 		if left > 0 {
 			return step{do: doWait, after: left}
 		}
@@ -118,7 +116,7 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 	case v.known.uploading:
 		return step{do: doWait, after: recheckDelay}
 	case v.known.begun: // its outcome is being recorded, unless whoever made it is gone
-		if v.now.Sub(last.At.Time) > time.Duration(last.SubmitTimeoutSeconds)*time.Second+cmp.Or(v.grace, foreignGrace) {
+		if v.now.Sub(last.At.Time) > time.Duration(last.SubmitTimeoutSeconds)*time.Second+v.patience.withDefaults().ForeignClaim {
 			return step{do: doHold, message: "the upload broke off, and left no word of how it ended"}
 		}
 		return step{do: doWait, after: recordingDelay}
@@ -157,19 +155,19 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	if v.connector.elsewhere(&v.receipt.Record) {
 		return step{do: doWait, after: recheckDelay}
 	}
-	if left := retryAt(v.receipt, last).Sub(v.now); left > 0 {
+	if left := retryAt(v, last).Sub(v.now); left > 0 {
 		return step{do: doWait, after: left}
 	}
 	return step{do: doRetry, job: job}
 }
 
 // retryAt is when a further attempt may be made.
-func retryAt(receipt *v1alpha1.BulkReceipt, last *v1alpha1.Attempt) time.Time {
+func retryAt(v *loadView, last *v1alpha1.Attempt) time.Time {
 	ended := last.At.Time
 	if last.EndedAt != nil {
 		ended = last.EndedAt.Time
 	}
-	delay := max(retryDelay(len(receipt.Record.Attempts)), time.Duration(last.RetryAfterSeconds)*time.Second)
+	delay := max(v.patience.retryDelay(len(v.receipt.Record.Attempts)), time.Duration(last.RetryAfterSeconds)*time.Second)
 	return ended.Add(delay)
 }
 

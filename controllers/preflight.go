@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -210,6 +209,3 @@ func (c *consignment) key() types.NamespacedName {
 
 // group names the connector, whose uploads and requests are bounded together.
 func (c *consignment) group() string { return client.ObjectKeyFromObject(c.connector).String() }
-
-// timeout is how long sending may take.
-func (c *consignment) timeout() time.Duration { return submitTimeout(c.pinned.Size) }

@@ -20,7 +20,7 @@ type process struct {
 	// holder names this process in the attempts it claims; another one after each start.
 	holder string
 
-	orphanDelay time.Duration
+	patience Patience
 
 	mu       sync.Mutex
 	loads    map[types.NamespacedName]*load
@@ -50,7 +50,7 @@ type load struct {
 }
 
 func newProcess() *process {
-	return &process{holder: newToken(), orphanDelay: orphanDelay, loads: map[types.NamespacedName]*load{}}
+	return &process{holder: newToken(), patience: Patience{}.withDefaults(), loads: map[types.NamespacedName]*load{}}
 }
 
 // newToken is 16 hexadecimal digits that nobody has had before.
@@ -226,7 +226,7 @@ func (p *process) restsUntil(job types.NamespacedName) time.Time {
 	if u.times < 2 {
 		return time.Time{}
 	}
-	return u.last.Add(retryDelay(u.times - 1))
+	return u.last.Add(p.patience.retryDelay(u.times - 1))
 }
 
 // transferring notes the upload of a load, and gives the function that is told how far it is.
@@ -291,7 +291,7 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 			k.upload = &seen
 		}
 		k.cancelSent = l.cancelSent
-		k.orphaned = !l.orphanedAt.IsZero() && now.Sub(l.orphanedAt) >= p.orphanDelay
+		k.orphaned = !l.orphanedAt.IsZero() && now.Sub(l.orphanedAt) >= p.patience.Orphan
 	})
 	return k
 }

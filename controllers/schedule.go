@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"hash/fnv"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 
 	// foreignGrace is added to the time that another process's attempt is given.
 	foreignGrace = time.Minute
+
+	// settleDelay is how long the endpoint is given to know of what may have reached it.
+	settleDelay = 30 * time.Second
 )
 
 // pollInterval is the time from one poll of a load to the next: 12 % of the
@@ -43,8 +47,8 @@ func spread(uid string) float64 {
 }
 
 // retryDelay is the time to wait after the n-th attempt in a row that was not accepted, n from 1.
-func retryDelay(n int) time.Duration {
-	delay := retryFirst
+func (p Patience) retryDelay(n int) time.Duration {
+	delay := cmp.Or(p.Retry, retryFirst)
 	for i := 1; i < n && delay < retryMax; i++ {
 		delay *= 2
 	}
@@ -52,11 +56,11 @@ func retryDelay(n int) time.Duration {
 }
 
 // submitTimeout is how long sending a file may take. bytes is -1 where unknown.
-func submitTimeout(bytes int64) time.Duration {
+func (p Patience) submitTimeout(bytes int64) time.Duration {
 	if bytes < 0 {
 		return submitPatienceMax
 	}
-	return min(submitPatience+time.Duration(bytes/submitBytesPerSec)*time.Second, submitPatienceMax)
+	return min(cmp.Or(p.Submission, submitPatience)+time.Duration(bytes/submitBytesPerSec)*time.Second, submitPatienceMax)
 }
 
 func seconds(n int32, fallback time.Duration) time.Duration {

@@ -114,7 +114,7 @@ func TestRetryDelay(t *testing.T) {
 		{8, 10 * time.Minute},
 		{1 << 30, 10 * time.Minute},
 	} {
-		if got := retryDelay(test.n); got != test.want {
+		if got := (Patience{}).retryDelay(test.n); got != test.want {
 			t.Errorf("after attempt %d: %v, want %v", test.n, got, test.want)
 		}
 	}
@@ -133,7 +133,7 @@ func TestSubmitTimeout(t *testing.T) {
 		{"nothing has more", 1 << 62, time.Hour},
 		{"what is not known has an hour", -1, time.Hour},
 	} {
-		if got := submitTimeout(test.bytes); got != test.want {
+		if got := (Patience{}).submitTimeout(test.bytes); got != test.want {
 			t.Errorf("%s: %v, want %v", test.reason, got, test.want)
 		}
 	}

@@ -71,6 +71,12 @@ type Patience struct {
 	ForeignClaim time.Duration
 	// UnknownState is how long a state word that nobody knows may stay before the job is Stalled. Default: a day.
 	UnknownState time.Duration
+	// Submission is the least time that sending a file may take, in whole seconds; large files are given more. Default: two minutes.
+	Submission time.Duration
+	// Settle is how long the endpoint is given to know of what may have reached it, before it is asked. Default: half a minute.
+	Settle time.Duration
+	// Retry is the pause after the first attempt that came to nothing; it doubles with each further one. Default: ten seconds.
+	Retry time.Duration
 }
 
 func (p Patience) withDefaults() Patience {
@@ -78,6 +84,9 @@ func (p Patience) withDefaults() Patience {
 		Orphan:       cmp.Or(p.Orphan, orphanDelay),
 		ForeignClaim: cmp.Or(p.ForeignClaim, foreignGrace),
 		UnknownState: cmp.Or(p.UnknownState, unknownStateAfter),
+		Submission:   cmp.Or(p.Submission, submitPatience),
+		Settle:       cmp.Or(p.Settle, settleDelay),
+		Retry:        cmp.Or(p.Retry, retryFirst),
 	}
 }
 
@@ -141,7 +150,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),
 	}
-	op.process.orphanDelay = patience.Orphan
+	op.process.patience = patience
 	op.pool.Wake, op.gates.Wake = op.called, op.called
 	return op
 }
