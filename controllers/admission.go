@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/source"
 	"bulkjob.dev/operator/internal/upload"
 )
 
@@ -23,6 +24,12 @@ const (
 
 	// lookTimeout bounds a look at an object store before a claim.
 	lookTimeout = 20 * time.Second
+
+	// lookDelay is how often one that waits for a look at an object store asks for it.
+	lookDelay = 3 * time.Second
+
+	// maxKept is how many bytes of content are kept for jobs that wait in line. What exceeds it is read again.
+	maxKept = 16 << 20
 )
 
 // waiting is what a job waits for: the admission of a load that nobody has
@@ -32,6 +39,17 @@ type waiting struct {
 	generation int64
 	group      string
 	groupMax   int
+
+	pinned     *source.Pinned // found fit to be sent; nil where it is to be read again
+	connection *connection    // that it was found fit for
+}
+
+// kept is how many bytes of content it holds.
+func (w waiting) kept() int64 {
+	if w.pinned == nil || !w.pinned.InMemory {
+		return 0
+	}
+	return w.pinned.Stored
 }
 
 // waiters are the jobs that wait so.
@@ -39,6 +57,7 @@ type waiters struct {
 	mu   sync.Mutex
 	jobs map[types.NamespacedName]waiting
 	of   map[types.NamespacedName]sets.Set[types.NamespacedName] // jobs, by load
+	kept int64                                                   // bytes of content
 }
 
 // add notes what a job waits for.
@@ -48,6 +67,11 @@ func (w *waiters) add(job types.NamespacedName, what waiting) {
 	if w.jobs == nil {
 		w.jobs, w.of = map[types.NamespacedName]waiting{}, map[types.NamespacedName]sets.Set[types.NamespacedName]{}
 	}
+	w.kept -= w.jobs[job].kept()
+	if w.kept+what.kept() > maxKept {
+		what.pinned = nil
+	}
+	w.kept += what.kept()
 	w.jobs[job] = what
 	if w.of[what.load] == nil {
 		w.of[what.load] = sets.New[types.NamespacedName]()
@@ -72,6 +96,7 @@ func (w *waiters) remove(job types.NamespacedName) (load types.NamespacedName, l
 		return load, false
 	}
 	delete(w.jobs, job)
+	w.kept -= what.kept()
 	others := w.of[what.load].Delete(job)
 	if others.Len() == 0 {
 		delete(w.of, what.load)
@@ -92,10 +117,19 @@ func (o *operator) stillWaits(job *v1alpha1.BulkJob) error {
 	if !found || what.generation != job.Generation || o.pool.Admit(what.load.String(), what.group, what.groupMax) {
 		return nil
 	}
-	return noSlot()
+	return &held{inLine()}
 }
 
-func noSlot() error { return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot")} }
+// inLine is the verdict of all that waits for an upload slot, or for a request of its connector: which of the two it
+// lacks may change many times, and is not worth a write.
+func inLine() verdict {
+	return progressing(v1alpha1.ReasonUploadSlot, "waits in line for an upload slot and its turn at the connector")
+}
+
+// keepsPlace is true for what is waited for in a line: all else gives a place up.
+func (v verdict) keepsPlace() bool {
+	return v.reason == v1alpha1.ReasonUploadSlot || v.reason == v1alpha1.ReasonWaitingForSource
+}
 
 // join notes that a job waits for a load that is to be claimed, so that it is woken when its turn has come.
 func (o *operator) join(c *consignment) {
@@ -103,18 +137,20 @@ func (o *operator) join(c *consignment) {
 	if before, found := o.waiters.waitsFor(job); found && before.load != c.key() {
 		o.leave(job)
 	}
-	o.waiters.add(job, waiting{load: c.key(), generation: c.job.Generation, group: group, groupMax: groupMax})
+	o.waiters.add(job, waiting{
+		load: c.key(), generation: c.job.Generation, group: group, groupMax: groupMax, pinned: c.pinned, connection: c.connection,
+	})
 }
 
 // enter asks for an upload slot and a request for a load that is to be claimed.
 func (o *operator) enter(c *consignment) error {
 	load := c.key().String()
 	if !o.pool.Admit(load, c.group(), int(c.connector.Spec.Limits.MaxConcurrentUploads)) {
-		return noSlot()
+		return &held{inLine()}
 	}
 	done, ok := o.gates.Ask(c.group(), load, upload.Submit, o.limits(c.connector.Spec.Limits.RequestsPerSecond))
 	if !ok {
-		return &held{progressing(v1alpha1.ReasonUploadSlot, "waits for its turn at the connector")}
+		return &held{inLine()}
 	}
 	done() // the slots bound how many uploads are under way
 	return nil
@@ -181,7 +217,7 @@ func (q *quota) giveBack(key string) {
 // look takes one of the few places from which object stores are looked at before a claim: one that hangs must not
 // hold up the jobs of others.
 func (o *operator) look(job *v1alpha1.BulkJob) (done func(), err error) {
-	busy := &held{progressing(v1alpha1.ReasonSourceUnreachable, "waits until other looks at object stores have ended")}
+	busy := &held{progressing(v1alpha1.ReasonWaitingForSource, "waits for a look at its object store: others are being looked at")}
 	own, ok := o.looks.take(job.Namespace, max(1, o.workers/10))
 	if !ok {
 		return nil, busy

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/source"
 )
 
 // A new job is sent at once, however many running ones wait for a poll.
@@ -92,6 +93,37 @@ func TestWaiters(t *testing.T) {
 	}
 	if _, found := w.waitsFor(first); found || len(w.forLoad(load)) > 0 {
 		t.Error("somebody still waits")
+	}
+}
+
+// Content is kept for those who wait, up to a bound over all of them.
+func TestKeptContent(t *testing.T) {
+	named := func(name string) types.NamespacedName { return types.NamespacedName{Namespace: "crm", Name: name} }
+	content := func(bytes int64) *source.Pinned { return &source.Pinned{InMemory: true, Stored: bytes} }
+	var w waiters
+	for _, step := range []struct {
+		job    string
+		pinned *source.Pinned
+		want   bool
+		reason string
+	}{
+		{"first", content(maxKept - 10), true, "there is room"},
+		{"second", content(11), false, "one byte too many"},
+		{"third", content(10), true, "it just fits"},
+		{"stored", &source.Pinned{Stored: 6e9}, true, "what is in a store takes no room"},
+		{"first", content(5), true, "it takes the place of what was kept before"},
+		{"fourth", content(maxKept - 15), true, "that room is free again"},
+	} {
+		w.add(named(step.job), waiting{load: named("br-" + step.job), pinned: step.pinned})
+		if got, _ := w.waitsFor(named(step.job)); (got.pinned != nil) != step.want {
+			t.Errorf("%s: kept is %t", step.reason, got.pinned != nil)
+		}
+	}
+	for _, name := range []string{"first", "second", "third", "stored", "fourth"} {
+		w.remove(named(name))
+	}
+	if w.kept != 0 {
+		t.Errorf("%d bytes are kept for nobody", w.kept)
 	}
 }
 

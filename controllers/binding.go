@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -81,10 +82,52 @@ func (r *JobReconciler) unshown(ctx context.Context, job *v1alpha1.BulkJob, hash
 func (o *operator) receipt(ctx context.Context, key types.NamespacedName) (*v1alpha1.BulkReceipt, error) {
 	receipt := &v1alpha1.BulkReceipt{}
 	err := o.client.Get(ctx, key, receipt)
+	if err == nil && frozen(receipt) {
+		if ended := o.ended.recall(receipt); ended != nil {
+			return ended, nil
+		}
+	}
 	if apierrors.IsNotFound(err) || err == nil && frozen(receipt) {
 		err = o.live.Get(ctx, key, receipt)
 	}
 	return receipt, err
+}
+
+// maxLastWords are kept until their jobs have shown them.
+const maxLastWords = 256
+
+// lastWords are receipts as this process ended them last: the cache has their skeletons only, and their jobs want to show them now.
+type lastWords struct {
+	mu       sync.Mutex
+	receipts map[types.UID]*v1alpha1.BulkReceipt
+	order    []types.UID
+}
+
+func (e *lastWords) note(receipt *v1alpha1.BulkReceipt) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.receipts == nil {
+		e.receipts = map[types.UID]*v1alpha1.BulkReceipt{}
+	}
+	if e.receipts[receipt.UID] == nil {
+		e.order = append(e.order, receipt.UID)
+	}
+	e.receipts[receipt.UID] = receipt
+	if len(e.order) > maxLastWords {
+		delete(e.receipts, e.order[0])
+		e.order = e.order[1:]
+	}
+}
+
+// recall is the whole of a skeleton; nil if it is not known here, or not in that version.
+func (e *lastWords) recall(skeleton *v1alpha1.BulkReceipt) *v1alpha1.BulkReceipt {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	receipt := e.receipts[skeleton.UID]
+	if receipt == nil || receipt.ResourceVersion != skeleton.ResourceVersion {
+		return nil
+	}
+	return receipt.DeepCopy()
 }
 
 // unended is an earlier load of a job that must end before the next begins; nil if there is none.

@@ -143,9 +143,12 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 		return turn{}, err
 	}
 	receipt := &v1alpha1.BulkReceipt{}
-	err = r.operator.live.Get(ctx, c.key(), receipt)
+	err = r.Get(ctx, c.key(), receipt)
+	if err == nil {
+		err = r.operator.live.Get(ctx, c.key(), receipt)
+	}
 	switch {
-	case apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err): // if it is there all the same, the claim finds it
 		return r.claim(ctx, c, nil)
 	case err != nil:
 		return turn{}, err
@@ -228,8 +231,11 @@ func (r *JobReconciler) wait(job *v1alpha1.BulkJob, said verdict) turn {
 	age := r.operator.now().Sub(job.CreationTimestamp.Time)
 	next.after = min(max(age/10, time.Second), time.Minute)
 	next.priority = prioritySubmit
-	if said.reason == v1alpha1.ReasonUploadSlot {
+	switch said.reason {
+	case v1alpha1.ReasonUploadSlot:
 		next.after, next.priority = lineDelay, priorityFollow // it is woken: new jobs come before those that only ask again
+	case v1alpha1.ReasonWaitingForSource:
+		next.after = min(next.after, lookDelay)
 	}
 	next.after = untilDeadline(job, r.operator.now(), next.after)
 	return next
@@ -261,7 +267,7 @@ func (r *JobReconciler) forgotten(receipt *v1alpha1.BulkReceipt) bool {
 
 // publish writes the status if it says anything new, in one patch, and tells the rest of the world afterwards.
 func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next turn) (ctrl.Result, error) {
-	if next.said.reason != v1alpha1.ReasonUploadSlot {
+	if !next.said.keepsPlace() {
 		r.operator.leave(client.ObjectKeyFromObject(job))
 	}
 	if next.status != nil && r.quietFor(job, next.said) <= 0 && !equality.Semantic.DeepEqual(job.Status, *next.status) {

@@ -128,7 +128,7 @@ func (r *ReceiptReconciler) send(v *loadView) ctrl.Result {
 	receipt := v.receipt.DeepCopy()
 	key, group, nonce := client.ObjectKeyFromObject(receipt), connectorOf(receipt), lastAttempt(receipt).Nonce
 	if !r.operator.pool.Admit(key.String(), group, v.connector.maxUploads) {
-		return r.trouble(v, progressing(v1alpha1.ReasonUploadSlot, "waits for an upload slot"))
+		return r.trouble(v, inLine())
 	}
 	r.operator.process.with(key, func(l *load) { l.trouble = nil })
 	started := r.operator.pool.Start(key.String(), group, v.connector.maxUploads, func(ctx context.Context) {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -50,7 +51,7 @@ type connections struct {
 	instrument func(http.RoundTripper) http.RoundTripper
 
 	mu    sync.Mutex
-	found map[types.NamespacedName]discovered
+	found map[types.NamespacedName]*discovered
 }
 
 type discovered struct {
@@ -58,6 +59,50 @@ type discovered struct {
 	generation int64
 	uid        types.UID
 	secret     string // UID and version of the credentials
+
+	mu     sync.Mutex
+	seenAt time.Time // when the credentials were last seen to be the same; zero: look at once
+}
+
+// secretLife is for how long a connector's credentials are taken to be those that were seen, unless the endpoint
+// refuses them: thousands of polls need not read them once each.
+const secretLife = time.Second
+
+// same is nil if the credentials are those that the connection was made with. Many may ask at once, one looks.
+func (d *discovered) same(read func() (*corev1.Secret, error)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.seenAt) < secretLife {
+		return nil
+	}
+	began := time.Now()
+	secret, err := read()
+	switch {
+	case err != nil:
+		return err
+	case d.secret != versionOf(secret):
+		return errNotDiscovered
+	}
+	d.seenAt = began
+	return nil
+}
+
+// refused makes the next use look at the credentials.
+func (d *discovered) refused() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seenAt = time.Time{}
+}
+
+// watch looks out for an endpoint that refuses the credentials.
+func (d *discovered) watch(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		response, err := next.RoundTrip(r)
+		if err == nil && (response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden) {
+			d.refused()
+		}
+		return response, err
+	})
 }
 
 // errNotDiscovered says that a connector has yet to be asked who it is.
@@ -71,12 +116,8 @@ func (c *connections) use(ctx context.Context, ci *v1alpha1.ConnectorInstance) (
 	if !ok || d.generation != ci.Generation || d.uid != ci.UID {
 		return nil, errNotDiscovered
 	}
-	secret, err := c.secret(ctx, ci)
-	if err != nil {
+	if err := d.same(func() (*corev1.Secret, error) { return c.secret(ctx, ci) }); err != nil {
 		return nil, err
-	}
-	if d.secret != versionOf(secret) {
-		return nil, errNotDiscovered
 	}
 	return d.connection, nil
 }
@@ -123,19 +164,22 @@ func (c *connections) discover(ctx context.Context, ci *v1alpha1.ConnectorInstan
 	if err != nil {
 		return nil, err
 	}
+	d := &discovered{generation: ci.Generation, uid: ci.UID, secret: versionOf(secret)}
+	wrap := func(t http.RoundTripper) http.RoundTripper { return c.instrument(d.watch(t)) }
 	transport := c.policy.Transport(config)
 	cn := &connection{host: base.Host, client: openconnectors.New(base, ci.Spec.Hub, credentials,
-		c.instrument(transport), c.instrument(openconnectors.SubmitTransport(transport)))}
+		wrap(transport), wrap(openconnectors.SubmitTransport(transport)))}
 	if err := cn.introduce(ctx); err != nil {
 		return nil, err
 	}
 	cn.fingerprint = fingerprint(base, cn.instanceID, credentials.Element)
+	d.connection = cn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.found == nil {
-		c.found = map[types.NamespacedName]discovered{}
+		c.found = map[types.NamespacedName]*discovered{}
 	}
-	c.found[client.ObjectKeyFromObject(ci)] = discovered{cn, ci.Generation, ci.UID, versionOf(secret)}
+	c.found[client.ObjectKeyFromObject(ci)] = d
 	return cn, nil
 }
 

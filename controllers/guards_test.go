@@ -238,7 +238,7 @@ func TestRecordingEndsWithItsNamespace(t *testing.T) {
 	}
 	o := &operator{client: c, live: c}
 	receipt := openReceipt(func(r *v1alpha1.BulkReceipt) { r.Namespace = "no-such-namespace" })
-	if err := o.recordOnce(client.ObjectKeyFromObject(receipt), receipt, func(*v1alpha1.BulkReceipt) {}); !errors.Is(err, errNobodyLeft) {
+	if err := o.recordOnce(client.ObjectKeyFromObject(receipt), receipt, nil, func(*v1alpha1.BulkReceipt) {}); !errors.Is(err, errNobodyLeft) {
 		t.Errorf("a namespace that is not there: %v", err)
 	}
 	going := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "going-"}}
@@ -251,7 +251,7 @@ func TestRecordingEndsWithItsNamespace(t *testing.T) {
 	receipt.Namespace = going.Name
 	receipt.Spec = identityOf(&newJob("contacts").Spec, "crm-db", "sha256:0")
 	receipt.Record.DeletionPolicy = v1alpha1.DeletionOrphan
-	if err := o.recordOnce(client.ObjectKeyFromObject(receipt), receipt, func(*v1alpha1.BulkReceipt) {}); !errors.Is(err, errNobodyLeft) {
+	if err := o.recordOnce(client.ObjectKeyFromObject(receipt), receipt, nil, func(*v1alpha1.BulkReceipt) {}); !errors.Is(err, errNobodyLeft) {
 		t.Errorf("a namespace that is on its way out: %v", err)
 	}
 }

@@ -37,6 +37,7 @@ type operator struct {
 	pool        *upload.Pool
 	gates       *upload.Gates
 	waiters     waiters
+	ended       lastWords
 	looks       quota // at object stores, by namespace and in all
 	hosts       quota // requests to endpoints, by host
 	workers     int

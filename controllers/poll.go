@@ -119,6 +119,7 @@ func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection 
 	if err := r.Update(ctx, receipt); err != nil {
 		return ctrl.Result{}, staleOnConflict(err)
 	}
+	r.operator.ended.note(receipt)
 	r.operator.metrics.loadEnded(record.Outcome, job, v.now)
 	return ctrl.Result{}, nil
 }

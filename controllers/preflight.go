@@ -28,6 +28,7 @@ type consignment struct {
 	pinned     *source.Pinned
 	identity   v1alpha1.BulkReceiptSpec
 	receipt    string
+	fit        bool // found fit to be sent, before it had to wait in line
 }
 
 // identify finds out what load a job names now. It writes nothing. The error is
@@ -37,6 +38,21 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	if err != nil {
 		return nil, err
 	}
+	c := &consignment{job: job, connector: ci, connection: found}
+	// What changes while a job waits in line is found when it is sent.
+	before, waited := o.waiters.waitsFor(client.ObjectKeyFromObject(job))
+	if waited && before.pinned != nil && before.generation == job.Generation && before.connection == found {
+		c.pinned, c.fit = before.pinned, true
+	} else if c.pinned, err = o.pin(ctx, job, ci); err != nil {
+		return nil, err
+	}
+	c.identity = identityOf(&job.Spec, ci.Target(), c.pinned.Content)
+	c.receipt = receiptName(&c.identity)
+	return c, nil
+}
+
+// pin finds the content that a job names now.
+func (o *operator) pin(ctx context.Context, job *v1alpha1.BulkJob, ci *v1alpha1.ConnectorInstance) (*source.Pinned, error) {
 	if job.Spec.Source.ObjectStore != nil {
 		done, err := o.look(job)
 		if err != nil {
@@ -44,23 +60,23 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 		}
 		defer done()
 	}
-	looking, cancel := context.WithTimeoutCause(ctx, lookTimeout, errSlowLook)
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errSlowLook)
 	defer cancel()
-	pinned, err := o.sources.Resolve(looking, job.Namespace, sourceRef(&job.Spec.Source, ci))
+	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source, ci))
 	if err != nil {
 		return nil, storeHeld(job, err)
 	}
-	c := &consignment{job: job, connector: ci, connection: found, pinned: pinned}
-	c.identity = identityOf(&job.Spec, ci.Target(), pinned.Content)
-	c.receipt = receiptName(&c.identity)
-	return c, nil
+	return pinned, nil
 }
 
 var errSlowLook = errors.New("the store took too long")
 
 // check refuses, before anything is claimed, what would fail at the endpoint or on the way.
 func (o *operator) check(ctx context.Context, c *consignment) error {
-	if c.pinned.InMemory {
+	switch {
+	case c.fit:
+		return nil
+	case c.pinned.InMemory:
 		return c.check(ctx)
 	}
 	done, err := o.look(c.job)
@@ -116,6 +132,9 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 	if !o.shard.Owns(c.job.Namespace) {
 		return errStale
 	}
+	if err := o.enter(c); err != nil {
+		return err
+	}
 	current := &v1alpha1.BulkJob{}
 	if err := o.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); client.IgnoreNotFound(err) != nil {
 		return err
@@ -126,7 +145,7 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 	if o.pool.Running(c.key().String()) {
 		return errStale // an upload of this load still runs, its receipt lost or not
 	}
-	return o.enter(c)
+	return nil
 }
 
 // errStale says that a job was changed or deleted while it was looked at; the change brings the next reconcile.

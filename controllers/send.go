@@ -287,8 +287,12 @@ var errNobodyLeft = errors.New("the namespace is gone, or on its way out")
 func (o *operator) record(receipt *v1alpha1.BulkReceipt, nonce string, change func(*v1alpha1.BulkReceipt)) {
 	key := client.ObjectKeyFromObject(receipt)
 	logger := ctrl.Log.WithName("record").WithValues("receipt", key, "nonce", nonce)
+	current := receipt.DeepCopy() // as it was claimed, which it mostly still is
 	for pause := recordPause; ; pause = min(2*pause, recordPauseMax) {
-		err := o.recordOnce(key, receipt, change)
+		err := o.recordOnce(key, receipt, current, change)
+		if err != nil && current != nil {
+			current, err = nil, o.recordOnce(key, receipt, nil, change)
+		}
 		switch {
 		case err == nil:
 			return
@@ -302,11 +306,15 @@ func (o *operator) record(receipt *v1alpha1.BulkReceipt, nonce string, change fu
 	}
 }
 
-func (o *operator) recordOnce(key types.NamespacedName, claimed *v1alpha1.BulkReceipt, change func(*v1alpha1.BulkReceipt)) error {
+// recordOnce changes the current receipt: the one given, or what the API server has.
+func (o *operator) recordOnce(key types.NamespacedName, claimed, current *v1alpha1.BulkReceipt, change func(*v1alpha1.BulkReceipt)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
-	current := &v1alpha1.BulkReceipt{}
-	err := o.live.Get(ctx, key, current)
+	var err error
+	if current == nil {
+		current = &v1alpha1.BulkReceipt{}
+		err = o.live.Get(ctx, key, current)
+	}
 	if apierrors.IsNotFound(err) {
 		current = claimed.DeepCopy()
 		current.ObjectMeta = metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}

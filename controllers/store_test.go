@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -144,6 +145,34 @@ func TestObjectReplacedWhileSending(t *testing.T) {
 	if taken := h.endpoint.taken(); len(taken) != 1 || taken[0].csv != file("Bo") {
 		t.Errorf("the endpoint took %d files, want the second alone", len(taken))
 	}
+}
+
+// A store that hangs holds up the looks of its own namespace for a while; whose turn it was goes on from where it stood.
+func TestLooksAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	h, store := newStore(t)
+	h.ready()
+	hanging, err := net.Listen("tcp", "127.0.0.1:0") // it takes connections, and answers nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hanging.Close()
+	address := netip.MustParseAddrPort(hanging.Addr().String())
+	h.stop()
+	h.options.Dial.Private = append(h.options.Dial.Private, dial.Allowance{Prefix: netip.PrefixFrom(address.Addr(), 32), Port: address.Port()})
+	h.start()
+	store.Put(t, bucket, "contacts.csv", []byte("id\n1\n"))
+	hangs := h.job("hangs", stored(store, "contacts.csv"), func(j *v1alpha1.BulkJob) { j.Spec.Source.ObjectStore.Endpoint = "http://" + address.String() })
+	if connection, err := hanging.Accept(); err != nil { // so that it looks first
+		t.Fatal(err)
+	} else {
+		defer connection.Close()
+	}
+	waits := h.job("waits", stored(store, "contacts.csv"))
+	h.waitReason(waits, v1alpha1.ReasonWaitingForSource)
+	h.waitReason(hangs, v1alpha1.ReasonSourceUnreachable)
+	h.waitReason(waits, v1alpha1.ReasonComplete)
+	h.posts(1)
 }
 
 func TestStoreTroubles(t *testing.T) {

@@ -35,6 +35,7 @@ const (
 	ReasonSourceChanged      = "SourceChanged"
 	ReasonSourceUnreachable  = "SourceUnreachable"
 	ReasonUploadSlot         = "WaitingForUploadSlot"
+	ReasonWaitingForSource   = "WaitingForSource"
 	ReasonRunningLoad        = "WaitingForRunningLoad"
 	ReasonNotSent            = "NotSent"
 	ReasonRejected           = "Rejected"
