@@ -40,7 +40,7 @@ func TestRestricted(t *testing.T) {
 		{name: "escalating", spoil: func(p *corev1.Pod) { container(p).AllowPrivilegeEscalation = nil }, refused: true},
 		{name: "capable", spoil: func(p *corev1.Pod) { container(p).Capabilities = nil }, refused: true},
 		{name: "privileged", spoil: func(p *corev1.Pod) {
-			container(p).Privileged = ptr.To(true)
+			container(p).Privileged = new(true)
 			container(p).AllowPrivilegeEscalation = nil
 		}, refused: true},
 		{name: "as root", spoil: func(p *corev1.Pod) { p.Spec.SecurityContext.RunAsNonRoot = nil }, refused: true},
