@@ -112,6 +112,9 @@ func (d Dialect) listed(j Job, instance int64) map[string]any {
 		"fileFormat": j.Format, "notification_url": j.CallbackURL, "createdDate": j.Created.UnixMilli(), "job_reset_attempt": 0,
 	}
 	setTime(item, "completion_time", j.Finished)
+	if metadata := j.listedMetaData(); metadata != "" {
+		item["metadata"] = metadata
+	}
 	switch d {
 	case DialectList0:
 		item["job_id"], item["bulk_status"] = j.ID, d.state(j.State)
@@ -121,6 +124,19 @@ func (d Dialect) listed(j Job, instance int64) map[string]any {
 		item["id"], item["status"], item["instanceId"] = j.ID, d.state(j.State), instance
 	}
 	return item
+}
+
+// listedMetaData is what a list tells of an upload's metaData: its token, by which a client that lost the answer finds its
+// job again. It is a string of JSON under the name that a status has for it. The rest would make long lists too long.
+func (j Job) listedMetaData() string {
+	if j.Token == "" {
+		return ""
+	}
+	text, err := json.Marshal(map[string]string{openconnectors.KeyCallbackPayload: j.Token})
+	if err != nil {
+		panic(err) // a string always has a JSON form
+	}
+	return string(text)
 }
 
 // setTime writes a time as milliseconds since 1970, if it has come.
