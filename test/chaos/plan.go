@@ -1,0 +1,109 @@
+package main
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// deed is one kind of thing that the storm does.
+type deed string
+
+// The deeds.
+const (
+	makeJob        deed = "make a job"
+	remakeJob      deed = "delete a job and make it again"
+	killLeader     deed = "kill the leading manager"
+	killFollower   deed = "kill the other manager"
+	killEndpoint   deed = "kill the endpoint"
+	killDatabase   deed = "kill a process of PostgreSQL"
+	killAPIServer  deed = "kill kube-apiserver"
+	killEtcd       deed = "kill etcd"
+	stopLeader     deed = "stop the leading manager"
+	stopEndpoint   deed = "stop the endpoint"
+	stopAPIServer  deed = "stop kube-apiserver"
+	stopEtcd       deed = "stop etcd"
+	endLeader      deed = "end the leading manager" // in good order, as an update does
+	refuseKeys     deed = "refuse the keys"
+)
+
+// deck says how many of a number of cards are of each kind.
+type deck []struct {
+	deed  deed
+	parts int // of the whole
+	most  time.Duration
+	least time.Duration
+}
+
+// kills by how much they may break: whoever drives loads, and whoever takes them.
+var kills = deck{
+	{deed: killLeader, parts: 6}, {deed: killEndpoint, parts: 6}, {deed: killAPIServer, parts: 3},
+	{deed: killDatabase, parts: 2}, {deed: killEtcd, parts: 2}, {deed: killFollower, parts: 1},
+}
+
+// pauses: a manager may sleep for longer than its lease, and than another's patience; the endpoint less than it is
+// given to settle, since its list is not Authoritative if it wakes up and takes a file that it did not list.
+var pauses = deck{
+	{stopLeader, 8, 16 * time.Second, 2 * time.Second}, {stopEndpoint, 4, 1500 * time.Millisecond, 300 * time.Millisecond},
+	{stopAPIServer, 3, 5 * time.Second, time.Second}, {stopEtcd, 2, 4 * time.Second, time.Second},
+	{endLeader, 2, 0, 0}, {refuseKeys, 1, 4 * time.Second, 2 * time.Second},
+}
+
+// deal gives n cards: of each kind its parts, at least one if there are enough for that, in any order.
+func (d deck) deal(n int, chance *rand.Rand) []event {
+	whole := 0
+	for _, kind := range d {
+		whole += kind.parts
+	}
+	var cards []event
+	for _, kind := range d {
+		for range max(1, n*kind.parts/whole) {
+			card := event{deed: kind.deed}
+			if kind.most > 0 {
+				card.pause = kind.least + time.Duration(chance.Int64N(int64(kind.most-kind.least)))
+			}
+			cards = append(cards, card)
+		}
+	}
+	for len(cards) < n {
+		cards = append(cards, cards[chance.IntN(len(cards))])
+	}
+	chance.Shuffle(len(cards), func(i, j int) { cards[i], cards[j] = cards[j], cards[i] })
+	return cards[:n]
+}
+
+// event is a deed at its time.
+type event struct {
+	at    time.Duration // since the storm began
+	deed  deed
+	pause time.Duration // that something is stopped, or refused
+	index int           // of the load that a job is made of
+}
+
+// plan is the whole storm, in order of time: the same for the same settings, whatever the processes then make of it.
+func plan(s *settings) []event {
+	chance := s.chance(chanceOfPlan)
+	all := spread(kills.deal(s.kills, chance), s.storm, chance)
+	all = append(all, spread(pauses.deal(max(1, s.kills/3), chance), s.storm, chance)...)
+	making := s.storm * 4 / 5 // so that the last ones meet the storm too
+	for i := range s.jobs {
+		at := making * time.Duration(i) / time.Duration(s.jobs)
+		all = append(all, event{at: at, deed: makeJob, index: i})
+		if i%15 == 7 {
+			later := at + time.Duration(chance.Int64N(int64(s.storm-at)))
+			all = append(all, event{at: later, deed: remakeJob, index: i})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	return all
+}
+
+// spread gives each card a place in a slot of its own.
+func spread(cards []event, storm time.Duration, chance *rand.Rand) []event {
+	slot := storm / time.Duration(len(cards))
+	for i := range cards {
+		cards[i].at = slot*time.Duration(i) + time.Duration(chance.Int64N(int64(slot)))
+	}
+	return cards
+}
