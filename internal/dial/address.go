@@ -14,12 +14,15 @@ var ranges = []struct {
 	{netip.MustParsePrefix("169.254.169.254/32"), metadata}, // AWS, Azure, Google and most others
 	{netip.MustParsePrefix("169.254.170.2/32"), metadata},   // AWS, tasks
 	{netip.MustParsePrefix("169.254.170.23/32"), metadata},  // AWS, pods
+	{netip.MustParsePrefix("169.254.42.42/32"), metadata},   // Scaleway
+	{netip.MustParsePrefix("169.254.0.23/32"), metadata},    // Tencent
 	{netip.MustParsePrefix("168.63.129.16/32"), metadata},   // Azure, of public looks
 	{netip.MustParsePrefix("100.100.100.200/32"), metadata}, // Alibaba
 	{netip.MustParsePrefix("192.0.0.192/32"), metadata},     // Oracle
 	{netip.MustParsePrefix("fd00:ec2::254/128"), metadata},  // AWS
 	{netip.MustParsePrefix("fd00:ec2::23/128"), metadata},   // AWS, pods
 	{netip.MustParsePrefix("fd20:ce::254/128"), metadata},   // Google
+	{netip.MustParsePrefix("fd00:42::42/128"), metadata},    // Scaleway
 
 	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified"},
 	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
@@ -51,12 +54,19 @@ var ranges = []struct {
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
 }
 
+// unicast holds all IPv6 addresses that IANA gives out: whoever has others has
+// them inside.
+var unicast = netip.MustParsePrefix("2000::/3")
+
 // special names the kind of an address that isn't public; "" for one that is.
 func special(addr netip.Addr) string {
 	for _, r := range ranges {
 		if r.prefix.Contains(addr) {
 			return r.kind
 		}
+	}
+	if addr.Is6() && !unicast.Contains(addr) {
+		return "unassigned"
 	}
 	return ""
 }

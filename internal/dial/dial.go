@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrRefused says that the policy forbids a URL or an address.
@@ -51,6 +52,9 @@ func (p Policy) CheckURL(u *url.URL) error {
 		return refused("a URL must not hold a user or a password")
 	case u.Opaque != "" || host == "":
 		return refused("the URL names no host")
+	case strings.ContainsFunc(host, func(c rune) bool { return c >= utf8.RuneSelf }):
+		// What else reads it, a resolver or a proxy, may read dots, slashes and other letters in it.
+		return refused("the host must be written in ASCII, a name of another script as xn--…")
 	case !p.namesHost(host):
 		return refused(fmt.Sprintf("the host %q isn't on the list of allowed hosts", host))
 	}

@@ -88,49 +88,54 @@ func TestControl(t *testing.T) {
 		private []Allowance
 		want    string // kind of the refused address; "" allows
 	}{
-		"Public4":          {"93.184.215.14:443", nil, ""},
-		"Public6":          {"[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:443", nil, ""},
-		"Loopback4":        {"127.0.0.1:443", nil, "loopback"},
-		"Loopback4Other":   {"127.9.8.7:443", nil, "loopback"},
-		"Loopback6":        {"[::1]:443", nil, "loopback"},
-		"Unspecified4":     {"0.0.0.0:443", nil, "unspecified"},
-		"ThisNetwork":      {"0.1.2.3:443", nil, "unspecified"},
-		"Unspecified6":     {"[::]:443", nil, "unspecified"},
-		"Private10":        {"10.1.2.3:443", nil, "private"},
-		"Private172":       {"172.31.255.255:443", nil, "private"},
-		"Public172":        {"172.32.0.1:443", nil, ""},
-		"Private192":       {"192.168.0.1:443", nil, "private"},
-		"CGNAT":            {"100.64.0.1:443", nil, "carrier-grade NAT"},
-		"PublicPastCGNAT":  {"100.128.0.1:443", nil, ""},
-		"ULA":              {"[fd12:3456::1]:443", nil, "private"},
-		"LinkLocal4":       {"169.254.1.1:443", nil, "link-local"},
-		"LinkLocal6":       {"[fe80::1%eth0]:443", nil, "link-local"},
-		"SiteLocal":        {"[fec0::1]:443", nil, "private"},
-		"Multicast4":       {"224.0.0.1:443", nil, "multicast"},
-		"Multicast6":       {"[ff02::1]:443", nil, "multicast"},
-		"Broadcast":        {"255.255.255.255:443", nil, "reserved"},
-		"Metadata":         {"169.254.169.254:80", nil, metadata},
-		"MetadataTasks":    {"169.254.170.2:80", nil, metadata},
-		"MetadataPods":     {"169.254.170.23:80", nil, metadata},
-		"MetadataAzure":    {"168.63.129.16:80", nil, metadata},
-		"MetadataAlibaba":  {"100.100.100.200:80", nil, metadata},
-		"MetadataOracle":   {"192.0.0.192:80", nil, metadata},
-		"MetadataAWS6":     {"[fd00:ec2::254]:80", nil, metadata},
-		"MetadataPods6":    {"[fd00:ec2::23]:80", nil, metadata},
-		"MetadataGoogle6":  {"[fd20:ce::254]:80", nil, metadata},
-		"Mapped":           {"[::ffff:10.0.0.1]:443", nil, "private"},
-		"MappedMetadata":   {"[::ffff:169.254.169.254]:80", nil, metadata},
-		"MappedPublic":     {"[::ffff:93.184.215.14]:443", nil, ""},
-		"Compatible":       {"[::10.0.0.1]:443", nil, "private"},
-		"Translated":       {"[::ffff:0:127.0.0.1]:443", nil, "loopback"},
-		"NAT64":            {"[64:ff9b::10.0.0.1]:443", nil, "private"},
-		"NAT64Metadata":    {"[64:ff9b::169.254.169.254]:80", nil, metadata},
-		"NAT64Public":      {"[64:ff9b::93.184.215.14]:443", nil, ""},
-		"NAT64Local":       {"[64:ff9b:1::10.0.0.1]:443", nil, "private translation"},
-		"SixToFour":        {"[2002:7f00:1::]:443", nil, "loopback"},
-		"SixToFourPrivate": {"[2002:a00:1::1]:443", nil, "private"},
-		"Teredo":           {"[2001:0:4136:e378:8000:63bf:3fff:fdd2]:443", nil, "reserved"},
-		"Documentation":    {"[2001:db8::1]:443", nil, "documentation"},
+		"Public4":           {"93.184.215.14:443", nil, ""},
+		"Public6":           {"[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:443", nil, ""},
+		"Loopback4":         {"127.0.0.1:443", nil, "loopback"},
+		"Loopback4Other":    {"127.9.8.7:443", nil, "loopback"},
+		"Loopback6":         {"[::1]:443", nil, "loopback"},
+		"Unspecified4":      {"0.0.0.0:443", nil, "unspecified"},
+		"ThisNetwork":       {"0.1.2.3:443", nil, "unspecified"},
+		"Unspecified6":      {"[::]:443", nil, "unspecified"},
+		"Private10":         {"10.1.2.3:443", nil, "private"},
+		"Private172":        {"172.31.255.255:443", nil, "private"},
+		"Public172":         {"172.32.0.1:443", nil, ""},
+		"Private192":        {"192.168.0.1:443", nil, "private"},
+		"CGNAT":             {"100.64.0.1:443", nil, "carrier-grade NAT"},
+		"PublicPastCGNAT":   {"100.128.0.1:443", nil, ""},
+		"ULA":               {"[fd12:3456::1]:443", nil, "private"},
+		"LinkLocal4":        {"169.254.1.1:443", nil, "link-local"},
+		"LinkLocal6":        {"[fe80::1%eth0]:443", nil, "link-local"},
+		"SiteLocal":         {"[fec0::1]:443", nil, "private"},
+		"Multicast4":        {"224.0.0.1:443", nil, "multicast"},
+		"Multicast6":        {"[ff02::1]:443", nil, "multicast"},
+		"Broadcast":         {"255.255.255.255:443", nil, "reserved"},
+		"Metadata":          {"169.254.169.254:80", nil, metadata},
+		"MetadataTasks":     {"169.254.170.2:80", nil, metadata},
+		"MetadataPods":      {"169.254.170.23:80", nil, metadata},
+		"MetadataAzure":     {"168.63.129.16:80", nil, metadata},
+		"MetadataAlibaba":   {"100.100.100.200:80", nil, metadata},
+		"MetadataOracle":    {"192.0.0.192:80", nil, metadata},
+		"MetadataAWS6":      {"[fd00:ec2::254]:80", nil, metadata},
+		"MetadataPods6":     {"[fd00:ec2::23]:80", nil, metadata},
+		"MetadataGoogle6":   {"[fd20:ce::254]:80", nil, metadata},
+		"MetadataScaleway":  {"169.254.42.42:80", allowances(t, "169.254.0.0/16:80"), metadata},
+		"Metadata6Scaleway": {"[fd00:42::42]:80", allowances(t, "fd00::/8:80"), metadata},
+		"MetadataTencent":   {"169.254.0.23:80", allowances(t, "169.254.0.0/16:80"), metadata},
+		"Unassigned":        {"[4000::1]:443", nil, "unassigned"},
+		"UnassignedLow":     {"[::1:0:0:1]:443", nil, "unassigned"},
+		"Mapped":            {"[::ffff:10.0.0.1]:443", nil, "private"},
+		"MappedMetadata":    {"[::ffff:169.254.169.254]:80", nil, metadata},
+		"MappedPublic":      {"[::ffff:93.184.215.14]:443", nil, ""},
+		"Compatible":        {"[::10.0.0.1]:443", nil, "private"},
+		"Translated":        {"[::ffff:0:127.0.0.1]:443", nil, "loopback"},
+		"NAT64":             {"[64:ff9b::10.0.0.1]:443", nil, "private"},
+		"NAT64Metadata":     {"[64:ff9b::169.254.169.254]:80", nil, metadata},
+		"NAT64Public":       {"[64:ff9b::93.184.215.14]:443", nil, ""},
+		"NAT64Local":        {"[64:ff9b:1::10.0.0.1]:443", nil, "private translation"},
+		"SixToFour":         {"[2002:7f00:1::]:443", nil, "loopback"},
+		"SixToFourPrivate":  {"[2002:a00:1::1]:443", nil, "private"},
+		"Teredo":            {"[2001:0:4136:e378:8000:63bf:3fff:fdd2]:443", nil, "reserved"},
+		"Documentation":     {"[2001:db8::1]:443", nil, "documentation"},
 
 		"AllowedRange":      {"10.1.2.3:443", allowances(t, "10.0.0.0/8:443"), ""},
 		"AllowedSecond":     {"10.1.2.3:443", allowances(t, "127.0.0.1/32:8080", "10.1.2.0/24:443"), ""},
@@ -240,6 +245,32 @@ func FuzzUnwrap(f *testing.F) {
 		private := std.IsPrivate() || std.IsLoopback() || std.IsLinkLocalUnicast() || std.IsMulticast() || std.IsUnspecified()
 		if private && special(unwrap(addr)) == "" {
 			t.Errorf("%s counts as public", addr)
+		}
+	})
+}
+
+func FuzzCheckURL(f *testing.F) {
+	for _, seed := range []string{
+		"https://api.example.com/elements/api-v2", "https://u:p@127.0.0.1", "https://[::ffff:10.0.0.1]:443", "https://127.0.0.1.:443/x", "https://[fe80::1%25eth0]",
+		"https://evil.example\\.example.com", "https://①②⑦.⓪.⓪.①", "HTTPS://API.EXAMPLE.COM.", "https:opaque", "file:///etc/passwd",
+	} {
+		f.Add(seed)
+	}
+	policy := Policy{Hosts: []string{"api.example.com", "*.files.example"}}
+	f.Fuzz(func(t *testing.T, text string) {
+		u, err := url.Parse(text)
+		if err != nil {
+			return
+		}
+		if addr, err := netip.ParseAddr(canonical(u.Hostname())); err == nil && (Policy{}).CheckURL(u) == nil && special(unwrap(addr)) != "" {
+			t.Errorf("%q leads to %s and is taken", text, addr)
+		}
+		if policy.CheckURL(u) != nil {
+			return
+		}
+		host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+		if u.Scheme != "https" || u.User != nil || host != "api.example.com" && !strings.HasSuffix(host, ".files.example") {
+			t.Errorf("%q is taken", text)
 		}
 	})
 }
