@@ -14,6 +14,11 @@ TARGET       ?= memory
 KEEP         ?=
 ONLY         ?=
 QUICK        ?=
+SEED         ?=
+JOBS         ?=
+KILLS        ?=
+MINUTES      ?=
+SHORT        ?=
 
 BIN       := bin
 # A compiler that collects no garbage is a fifth faster; the limit is per process. Equal flags share one build cache.
@@ -100,6 +105,14 @@ test: ## Run every test, with a real control plane, PostgreSQL and object stores
 	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
 	printf '\n==> Coverage, whichever package a test is in\n'; \
 	go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: chaos
+chaos: build ## Kill real processes at random for minutes, then count the rows. SEED=, JOBS=300, KILLS=60, MINUTES=8, SHORT=1, KEEP=1.
+	$(call say,Getting a control plane and PostgreSQL and an S3 server ready)
+	@$(COMPILE) build -trimpath -o $(BIN)/chaos ./test/chaos
+	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); BULKJOB_STORES=$$(hack/stores.sh s3 | tail -n 1); \
+	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES PATH; \
+	SEED='$(SEED)' JOBS='$(JOBS)' KILLS='$(KILLS)' MINUTES='$(MINUTES)' SHORT='$(SHORT)' KEEP='$(KEEP)' exec $(BIN)/chaos
 
 .PHONY: bench
 bench: build ## Measure against curl, psql and others, side by side, and write docs/benchmarks.md. ONLY=name,name, QUICK=1.

@@ -45,6 +45,7 @@ type evidence struct {
 	endings              []ending
 	taken                []taken
 	stocks               map[string]stock // by name of the load
+	doubled              []string         // rows that are there more than once, in words
 	repeated             map[string]int   // uploads that the endpoint recognised by their token, by connector
 	vanished, miscounted map[string]bool  // ids
 }
@@ -59,7 +60,7 @@ type judgement struct {
 func (j *judgement) good() bool { return len(j.twice)+len(j.lost)+len(j.stuck) == 0 }
 
 func judge(e *evidence) *judgement {
-	j := &judgement{held: map[string]int{}, ended: map[string]int{}}
+	j := &judgement{twice: e.doubled, held: map[string]int{}, ended: map[string]int{}}
 	j.countTaken(e)
 	for i := range e.endings {
 		j.judgeJob(e, &e.endings[i])

@@ -40,19 +40,28 @@ func TestJudge(t *testing.T) {
 		want   verdict
 	}{
 		{"all went well", listed, func(*evidence) {}, verdict{Ended: "Complete 1"}},
-		{"a row is there twice", listed, func(e *evidence) { e.stocks["load-1"] = stock{4, 3, "x"} },
-			verdict{Twice: 1, Ended: "Complete 1", Says: "4 rows, 3 of them different, of 3"}},
+		{
+			"a row is there twice", listed, func(e *evidence) { e.stocks["load-1"] = stock{4, 3, "x"} },
+			verdict{Twice: 1, Ended: "Complete 1", Says: "4 rows, 3 of them different, of 3"},
+		},
 		{"all rows are there twice", repeats, func(e *evidence) { e.stocks["load-1"] = stock{6, 3, "x"} }, verdict{Twice: 1, Ended: "Complete 1"}},
-		{"a row is missing", listed, func(e *evidence) { e.stocks["load-1"] = stock{2, 2, "x"} },
-			verdict{Lost: 1, Ended: "Complete 1", Says: "2 of 3 rows"}},
+		{"a row is there twice, and another is missing", listed, func(e *evidence) { e.doubled = []string{"row 2 is 2 times"} }, verdict{Twice: 1, Ended: "Complete 1"}},
+		{
+			"a row is missing", listed, func(e *evidence) { e.stocks["load-1"] = stock{2, 2, "x"} },
+			verdict{Lost: 1, Ended: "Complete 1", Says: "2 of 3 rows"},
+		},
 		{"a row is another", listed, func(e *evidence) { e.stocks["load-1"] = stock{3, 3, "x"} }, verdict{Lost: 1, Ended: "Complete 1"}},
-		{"two jobs of one receipt", listed, func(e *evidence) { e.taken = append(e.taken, taken{"8", "br-a.3.m"}) },
-			verdict{Twice: 1, Ended: "Complete 1", Says: "7 (br-a.2.n), 8 (br-a.3.m)"}},
+		{
+			"two jobs of one receipt", listed, func(e *evidence) { e.taken = append(e.taken, taken{"8", "br-a.3.m"}) },
+			verdict{Twice: 1, Ended: "Complete 1", Says: "7 (br-a.2.n), 8 (br-a.3.m)"},
+		},
 		{"complete, and never taken", listed, func(e *evidence) { e.taken, e.endings[0].id = nil, "" }, verdict{Lost: 1, Ended: "Complete 1", Says: "never took it"}},
 		{"the receipt holds another's id", listed, func(e *evidence) { e.endings[0].id = "9" }, verdict{Lost: 1, Says: "no job 9"}},
 		{"repeated where that is recognised", repeats, func(e *evidence) { e.repeated = map[string]int{"repeats": 2} }, verdict{Ended: "Complete 1"}},
-		{"repeated where it is not", listed, func(e *evidence) { e.repeated = map[string]int{"lists": 2} },
-			verdict{Twice: 1, Ended: "Complete 1", Says: "2 files of connector lists"}},
+		{
+			"repeated where it is not", listed, func(e *evidence) { e.repeated = map[string]int{"lists": 2} },
+			verdict{Twice: 1, Ended: "Complete 1", Says: "2 files of connector lists"},
+		},
 		{"held, and taken", advises, held, verdict{Held: "SubmissionUnknown 1"}},
 		{"held, and not taken", advises, func(e *evidence) { held(e); e.taken, e.stocks = nil, nil }, verdict{Held: "SubmissionUnknown 1"}},
 		{"held, and taken in part", advises, func(e *evidence) { held(e); e.stocks["load-1"] = stock{1, 1, "x"} }, verdict{Lost: 1, Held: "SubmissionUnknown 1"}},

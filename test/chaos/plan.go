@@ -7,25 +7,28 @@ import (
 	"time"
 )
 
+// lead is how long before a killing jobs are made, at most.
+const lead = 3 * time.Second
+
 // deed is one kind of thing that the storm does.
 type deed string
 
 // The deeds.
 const (
-	makeJob        deed = "make a job"
-	remakeJob      deed = "delete a job and make it again"
-	killLeader     deed = "kill the leading manager"
-	killFollower   deed = "kill the other manager"
-	killEndpoint   deed = "kill the endpoint"
-	killDatabase   deed = "kill a process of PostgreSQL"
-	killAPIServer  deed = "kill kube-apiserver"
-	killEtcd       deed = "kill etcd"
-	stopLeader     deed = "stop the leading manager"
-	stopEndpoint   deed = "stop the endpoint"
-	stopAPIServer  deed = "stop kube-apiserver"
-	stopEtcd       deed = "stop etcd"
-	endLeader      deed = "end the leading manager" // in good order, as an update does
-	refuseKeys     deed = "refuse the keys"
+	makeJob       deed = "make a job"
+	remakeJob     deed = "delete a job and make it again"
+	killLeader    deed = "kill the leading manager"
+	killFollower  deed = "kill the other manager"
+	killEndpoint  deed = "kill the endpoint"
+	killDatabase  deed = "kill a process of PostgreSQL"
+	killAPIServer deed = "kill kube-apiserver"
+	killEtcd      deed = "kill etcd"
+	stopLeader    deed = "stop the leading manager"
+	stopEndpoint  deed = "stop the endpoint"
+	stopAPIServer deed = "stop kube-apiserver"
+	stopEtcd      deed = "stop etcd"
+	endLeader     deed = "end the leading manager" // in good order, as an update does
+	refuseKeys    deed = "refuse the keys"
 )
 
 // deck says how many of a number of cards are of each kind.
@@ -38,16 +41,23 @@ type deck []struct {
 
 // kills by how much they may break: whoever drives loads, and whoever takes them.
 var kills = deck{
-	{deed: killLeader, parts: 6}, {deed: killEndpoint, parts: 6}, {deed: killAPIServer, parts: 3},
-	{deed: killDatabase, parts: 2}, {deed: killEtcd, parts: 2}, {deed: killFollower, parts: 1},
+	{deed: killLeader, parts: 6},
+	{deed: killEndpoint, parts: 6},
+	{deed: killAPIServer, parts: 3},
+	{deed: killDatabase, parts: 2},
+	{deed: killEtcd, parts: 2},
+	{deed: killFollower, parts: 1},
 }
 
 // pauses: a manager may sleep for longer than its lease, and than another's patience; the endpoint less than it is
 // given to settle, since its list is not Authoritative if it wakes up and takes a file that it did not list.
 var pauses = deck{
-	{stopLeader, 8, 16 * time.Second, 2 * time.Second}, {stopEndpoint, 4, 1500 * time.Millisecond, 300 * time.Millisecond},
-	{stopAPIServer, 3, 5 * time.Second, time.Second}, {stopEtcd, 2, 4 * time.Second, time.Second},
-	{endLeader, 2, 0, 0}, {refuseKeys, 1, 4 * time.Second, 2 * time.Second},
+	{stopLeader, 8, 16 * time.Second, 2 * time.Second},
+	{stopEndpoint, 4, 1500 * time.Millisecond, 300 * time.Millisecond},
+	{stopAPIServer, 3, 5 * time.Second, time.Second},
+	{stopEtcd, 2, 4 * time.Second, time.Second},
+	{endLeader, 2, 0, 0},
+	{refuseKeys, 1, 4 * time.Second, 2 * time.Second},
 }
 
 // deal gives n cards: of each kind its parts, at least one if there are enough for that, in any order.
@@ -84,11 +94,10 @@ type event struct {
 // plan is the whole storm, in order of time: the same for the same settings, whatever the processes then make of it.
 func plan(s *settings) []event {
 	chance := s.chance(chanceOfPlan)
-	all := spread(kills.deal(s.kills, chance), s.storm, chance)
-	all = append(all, spread(pauses.deal(max(1, s.kills/3), chance), s.storm, chance)...)
-	making := s.storm * 4 / 5 // so that the last ones meet the storm too
+	killed := spread(kills.deal(s.kills, chance), s.storm, chance)
+	all := append(slices.Clone(killed), spread(pauses.deal(max(1, s.kills/3), chance), s.storm, chance)...)
 	for i := range s.jobs {
-		at := making * time.Duration(i) / time.Duration(s.jobs)
+		at := madeAt(s, killed, i, chance)
 		all = append(all, event{at: at, deed: makeJob, index: i})
 		if i%15 == 7 {
 			later := at + time.Duration(chance.Int64N(int64(s.storm-at)))
@@ -97,6 +106,19 @@ func plan(s *settings) []event {
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return all
+}
+
+// madeAt is when a job is made: three of four shortly before somebody is killed, so that it is on its way then, the
+// others at any time but the end, so that the last ones meet the storm too.
+func madeAt(s *settings, killed []event, i int, chance *rand.Rand) time.Duration {
+	latest := s.storm * 4 / 5
+	if i%4 != 0 {
+		before := killed[chance.IntN(len(killed))].at - time.Duration(chance.Int64N(int64(lead)))
+		if before > 0 && before < latest {
+			return before
+		}
+	}
+	return time.Duration(chance.Int64N(int64(latest)))
 }
 
 // spread gives each card a place in a slot of its own.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -216,11 +217,10 @@ func parent(id int) int {
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
-	fields := strings.Fields(rest)
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) < 2 {
 		return 0
 	}
-	n, _ := strconv.Atoi(fields[1])
+	n, _ := strconv.Atoi(string(fields[1]))
 	return n
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -201,52 +200,58 @@ func (p *proxy) spoil(id string) {
 }
 
 // pass hands the exchange on, and its answer back.
-func (x *exchange) pass() {
-	answer, body, err := x.forward(x.r.Body)
+func (x *exchange) pass() { x.relay(x.r.Body, false) }
+
+// relay hands the request to the endpoint, with that body, and its answer back. With omit, a list lacks jobs.
+func (x *exchange) relay(body io.ReadCloser, omit bool) {
+	answer, err := x.forward(body)
 	if err != nil {
 		x.reset()
 		return
 	}
-	x.answer(answer, x.edit(answer, body, false))
+	x.edit(answer, omit)
+	x.answer(answer)
+}
+
+// reply is an answer of the endpoint.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
 }
 
 // forward hands the request to the endpoint, with that body, and reads the whole answer.
-func (x *exchange) forward(body io.ReadCloser) (*http.Response, []byte, error) {
+func (x *exchange) forward(body io.ReadCloser) (*reply, error) {
 	out := x.r.Clone(x.r.Context())
 	out.URL.Scheme, out.URL.Host, out.RequestURI, out.Body = "http", x.p.target, "", body
 	answer, err := x.p.transport.RoundTrip(out)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
-	return answer, text, err
+	return &reply{answer.StatusCode, answer.Header, text}, err
 }
 
-func (x *exchange) answer(answer *http.Response, body []byte) {
+func (x *exchange) answer(answer *reply) {
 	header := x.w.Header()
-	maps.Copy(header, answer.Header)
-	header.Set("Content-Length", strconv.Itoa(len(body)))
+	maps.Copy(header, answer.header)
+	header.Set("Content-Length", strconv.Itoa(len(answer.body)))
 	header.Set("Connection", "close")
-	x.w.WriteHeader(answer.StatusCode)
-	_, _ = x.w.Write(body)
+	x.w.WriteHeader(answer.status)
+	_, _ = x.w.Write(answer.body)
 }
 
 // edit makes an answer say what the proxy has it say for ever: of vanished jobs and wrong counters. It leaves jobs
 // out of a list where that is the fault.
-func (x *exchange) edit(answer *http.Response, body []byte, omit bool) []byte {
-	if answer.StatusCode != http.StatusOK {
-		return body
+func (x *exchange) edit(answer *reply, omit bool) {
+	switch {
+	case answer.status != http.StatusOK:
+	case x.class == statuses && x.p.wrong(x.id):
+		editJob(answer, miscount)
+	case x.class == lists:
+		x.p.trim(answer, omit)
 	}
-	switch x.class {
-	case statuses:
-		if x.p.wrong(x.id) {
-			return editJob(body, miscount)
-		}
-	case lists:
-		return x.p.trim(answer, body, omit)
-	}
-	return body
 }
 
 func (p *proxy) wrong(id string) bool {
@@ -256,10 +261,10 @@ func (p *proxy) wrong(id string) bool {
 }
 
 // trim takes the vanished jobs out of a list, and with omit others as well.
-func (p *proxy) trim(answer *http.Response, body []byte, omit bool) []byte {
+func (p *proxy) trim(answer *reply, omit bool) {
 	var items []map[string]json.RawMessage
-	if json.Unmarshal(body, &items) != nil {
-		return body
+	if json.Unmarshal(answer.body, &items) != nil {
+		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -270,26 +275,24 @@ func (p *proxy) trim(answer *http.Response, body []byte, omit bool) []byte {
 		}
 		return p.vanished[strings.Trim(string(id), `"`)] || omit && p.chance.IntN(2) == 0
 	})
-	answer.Header.Set("Elements-Returned-Count", strconv.Itoa(len(items)))
-	return encoded(items, body)
+	answer.header.Set("Elements-Returned-Count", strconv.Itoa(len(items)))
+	answer.write(items)
 }
 
 // editJob changes a job's fields.
-func editJob(body []byte, change func(map[string]json.RawMessage)) []byte {
+func editJob(answer *reply, change func(map[string]json.RawMessage)) {
 	var job map[string]json.RawMessage
-	if json.Unmarshal(body, &job) != nil {
-		return body
+	if json.Unmarshal(answer.body, &job) != nil {
+		return
 	}
 	change(job)
-	return encoded(job, body)
+	answer.write(job)
 }
 
-func encoded(value any, otherwise []byte) []byte {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return otherwise
+func (a *reply) write(value any) {
+	if text, err := json.Marshal(value); err == nil {
+		a.body = text
 	}
-	return append(bytes.TrimSpace(text), '\n')
 }
 
 // miscount adds a row to what was done, in whichever dialect.

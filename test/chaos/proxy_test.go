@@ -164,7 +164,7 @@ func TestWhatIsSpoiltStaysSpoilt(t *testing.T) {
 	r.p.know([]string{"7"})
 	r.p.vanished["7"], r.p.miscounted["9"] = true, true
 	for path, want := range map[string]string{
-		"lists/bulk/7/status": `404  {"message":"There is no such bulk job.","requestId":"53dbca9430045c016b46566c"}`,
+		"lists/bulk/7/status": `404  {"requestId":"53dbca9430045c016b46566c","message":"There is no such bulk job."}`,
 		"lists/bulk/9/status": `200  {"id":"7","recordsCount":4,"status":"RUNNING"}`,
 		"lists/bulk/8/status": "200  " + jobStatus,
 		"lists/bulk/jobs":     `200  [{"job_id":"8","job_status":"RUNNING"}]`,

@@ -159,22 +159,28 @@ func (w *weather) settle(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(time.Second):
 		}
-		jobs, _, err := w.snapshot(ctx)
-		if err != nil {
-			continue
-		}
-		quiet++
-		for _, l := range w.loads {
-			for _, name := range l.names() {
-				if job := jobs[name]; job == nil {
-					quiet = 0
-				} else if settled, _, _ := standing(job); !settled {
-					quiet = 0
-				}
-			}
+		if jobs, _, err := w.snapshot(ctx); err == nil && w.settled(jobs) {
+			quiet++
+		} else {
+			quiet = 0
 		}
 	}
 	return nil
+}
+
+// settled is true if every job has ended or is stalled.
+func (w *weather) settled(jobs map[string]*v1alpha1.BulkJob) bool {
+	for _, l := range w.loads {
+		for _, name := range l.names() {
+			if jobs[name] == nil {
+				return false
+			}
+			if settled, _, _ := standing(jobs[name]); !settled {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // conclude judges, and says so in one line.
@@ -267,6 +273,16 @@ func (w *weather) query(ctx context.Context, e *evidence) error {
 			e.stocks[name] = s
 			return nil
 		})
+		if err != nil {
+			return fmt.Errorf("cannot read table %s: %w", table, err)
+		}
+		var row, times int
+		if found, err = conn.Query(ctx, repeatedSQL(table)); err == nil {
+			_, err = pgx.ForEachRow(found, []any{&name, &row, &times}, func() error {
+				e.doubled = append(e.doubled, fmt.Sprintf("row %d of %s is %d times in table %s", row, name, times, table))
+				return nil
+			})
+		}
 		if err != nil {
 			return fmt.Errorf("cannot read table %s: %w", table, err)
 		}

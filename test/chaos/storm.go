@@ -91,7 +91,7 @@ func (w *weather) do(ctx context.Context, e event) error {
 		}
 		return err
 	}
-	done := true
+	var done bool
 	switch e.deed {
 	case stopLeader:
 		done = w.leader().stop(e.pause)
@@ -116,7 +116,7 @@ func (w *weather) do(ctx context.Context, e event) error {
 }
 
 func (w *weather) kill(ctx context.Context, what deed) bool {
-	switch what { //nolint:exhaustive // the others are no kills
+	switch what {
 	case killLeader:
 		return w.leader().kill()
 	case killFollower:

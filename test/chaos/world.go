@@ -156,7 +156,7 @@ func (w *world) startEndpoint(ctx context.Context) error {
 		starts++
 		return stage.StartProcess(w.bin, dir, "bulk-endpoint", env,
 			"-connector=postgresql", "-listen="+address, "-log-format=json", "-spool-dir="+filepath.Join(dir, "spool"),
-			"-dialect="+dialects[starts%len(dialects)], "-workers=6", "-max-uploads=16", "-processing-delay=300ms")
+			"-dialect="+dialects[starts%len(dialects)], "-workers=6", "-max-uploads=16", "-processing-delay=800ms")
 	})
 	if err != nil {
 		return err
