@@ -7,7 +7,7 @@
 //	JOBS=300    files to load; some get a second BulkJob besides
 //	KILLS=60    processes killed with -9
 //	MINUTES=8   of storm
-//	SHORT=1     60 jobs, 12 kills, 75 s
+//	SHORT=1     60 jobs, 12 kills, a minute of storm
 //	KEEP=1      keep the folder of logs of a good end, too
 package main
 

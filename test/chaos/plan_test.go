@@ -83,7 +83,7 @@ func TestSettings(t *testing.T) {
 			settings{seed: 5, jobs: 9, kills: 3, storm: 2 * time.Minute, calm: 3 * time.Minute, keep: true},
 			"",
 		},
-		{"in short", map[string]string{"SEED": "5", "SHORT": "1"}, settings{seed: 5, jobs: 60, kills: 12, storm: 75 * time.Second, calm: 75 * time.Second}, ""},
+		{"in short", map[string]string{"SEED": "5", "SHORT": "1"}, settings{seed: 5, jobs: 60, kills: 12, storm: 65 * time.Second, calm: 95 * time.Second}, ""},
 		{"in full", map[string]string{"SEED": "5"}, settings{seed: 5, jobs: 300, kills: 60, storm: 8 * time.Minute, calm: 3 * time.Minute}, ""},
 		{"no seed", map[string]string{"SEED": "x"}, settings{}, "SEED"},
 		{"no jobs", map[string]string{"JOBS": "0"}, settings{}, "JOBS"},

@@ -22,7 +22,7 @@ func readSettings(env func(string) string) (settings, error) {
 	//nolint:gosec // A seed is no secret.
 	s := settings{seed: uint64(rand.Uint32()), jobs: 300, kills: 60, storm: 8 * time.Minute, calm: 3 * time.Minute, keep: env("KEEP") != ""}
 	if env("SHORT") != "" {
-		s.jobs, s.kills, s.storm, s.calm = 60, 12, 75*time.Second, 75*time.Second
+		s.jobs, s.kills, s.storm, s.calm = 60, 12, 65*time.Second, 95*time.Second
 	}
 	if text := env("SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
