@@ -110,7 +110,7 @@ func TestWhoMay(t *testing.T) {
 		{jobs + "/finalizers", [9]string{"", "", "", "", "", "", "", "", ""}, "there are none"},
 		{connectors, [9]string{"glw", "glw", "glw", "glwcupd", "", "glw", "glw", "", ""}, "where data goes, and with whose key, is the platform's to say"},
 		{connectors + "/status", [9]string{"g", "g", "g", "g", "", "p", "p", "", ""}, "a status is the operator's"},
-		{receipts, [9]string{"glw", "glw", "glw", "glw", "", "glwcu", "glwcu", "", ""}, "receipts are the operator's, and outlive all"},
+		{receipts, [9]string{"glw", "glw", "glw", "glw", "", "glwcup", "glwcup", "", ""}, "receipts are the operator's, and outlive all"},
 		{"secrets", [9]string{"", "?", "?", "?", "", "g", "g", "", ""}, "the operator reads what it is pointed at, and can't look for more"},
 		{"configmaps", [9]string{"?", "?", "?", "?", "", "g", "g", "", ""}, "the operator reads what it is pointed at, and can't look for more"},
 		{"events.events.k8s.io", [9]string{"?", "?", "?", "?", "", "cp", "cp", "", ""}, "the operator tells what happened"},
