@@ -258,9 +258,13 @@ func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce 
 	record.ClaimedFor = v1alpha1.JobReference{Name: c.job.Name, UID: string(c.job.UID)}
 	record.BindingHash = bindingHash(&c.job.Spec)
 	record.DeletionPolicy = orDefault(c.job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan)
+	token := ""
+	if c.connector.Spec.Deduplication == v1alpha1.DeduplicationAttempt {
+		token = repeatedToken(receipt)
+	}
 	appendAttempt(record, v1alpha1.Attempt{
-		Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: o.process.holder,
-		At: metav1.NewMicroTime(o.now()), SubmitTimeoutSeconds: int32(o.patience.submitTimeout(c.pinned.Size) / time.Second), //nolint:gosec // an hour at most
+		Token: token, Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: o.process.holder,
+		At: metav1.NewMicroTime(o.now()), SubmitTimeoutSeconds: int32(o.patience.submitTimeout(c.most()) / time.Second), //nolint:gosec // an hour at most
 	})
 	return receipt
 }
@@ -309,6 +313,7 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 	case status.JobID != "":
 	case hasReason(status.Conditions, v1alpha1.ConditionStalled, v1alpha1.ReasonSubmissionUnknown),
 		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonForeignClaim),
+		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonLookingUp),
 		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonSending):
 		outcome = v1alpha1.AttemptUnknown
 	default:
@@ -322,11 +327,11 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 	record := v1alpha1.BulkReceiptRecord{
 		ConnectorRef: job.Spec.ConnectorRef, ClaimedFor: v1alpha1.JobReference{Name: job.Name, UID: string(job.UID)},
 		BindingHash: status.BindingHash, DeletionPolicy: orDefault(job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan),
-		Attempts: []v1alpha1.Attempt{{Number: 1, Nonce: "restored", Holder: holder, At: at, EndedAt: &at, SubmitTimeoutSeconds: 1, Outcome: outcome}},
+		Attempts: []v1alpha1.Attempt{{Number: 1, Nonce: restoredNonce, Holder: holder, At: at, EndedAt: &at, SubmitTimeoutSeconds: 1, Outcome: outcome}},
 		Source:   status.Source.DeepCopy(), JobID: status.JobID, State: status.State, SubmitTime: status.SubmitTime, Rows: status.Rows.DeepCopy(),
 	}
 	if outcome == v1alpha1.AttemptUnknown {
-		record.Outcome, record.Message = v1alpha1.LoadUnknown, "its receipt was lost"
+		record.Attempts[0].Message = "its receipt was lost"
 	}
 	if status.CompletionTime != nil {
 		record.Outcome, record.CompletionTime = loadOutcomeOf(status), status.CompletionTime

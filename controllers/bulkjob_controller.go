@@ -175,6 +175,11 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 	if err := r.operator.admit(ctx, c); err != nil {
 		return turn{}, err
 	}
+	if earlier == nil && c.connector.Spec.CheckBeforeSend {
+		if err := r.operator.checkBefore(ctx, c); err != nil {
+			return turn{}, err
+		}
+	}
 	if err := r.operator.claim(ctx, c, earlier); err != nil {
 		return turn{}, err
 	}
@@ -303,7 +308,7 @@ func (r *JobReconciler) quietFor(job *v1alpha1.BulkJob, said verdict) time.Durat
 	if said.phase != phaseProgressing || said.reason == v1alpha1.ReasonSubmitted || said.reason == v1alpha1.ReasonRunningLoad || job.Status.JobID != "" {
 		return 0
 	}
-	return since.Add(quietStart).Sub(r.operator.now())
+	return min(since.Add(quietStart).Sub(r.operator.now()), quietStart) // another process's clock may have been ahead
 }
 
 func isTrue(conditions []metav1.Condition, kind string) bool {

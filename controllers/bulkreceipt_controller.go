@@ -34,7 +34,7 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if receipt.Record.Outcome != "" {
+	if receipt.Record.Outcome != "" && !isHeld(&receipt.Record) {
 		r.operator.process.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
@@ -96,8 +96,12 @@ func (r *ReceiptReconciler) act(ctx context.Context, v *loadView, connection *co
 		return requeue(recordingDelay, priorityFollow), nil
 	case doRetry:
 		return r.retry(ctx, v, next.job)
-	case doRelease, doEnd, doHold:
+	case doRelease, doEnd, doHold, doFence:
 		return r.write(ctx, v, next)
+	case doLookUp:
+		return r.lookUp(ctx, v, connection)
+	case doResolve:
+		return r.resolve(ctx, v, connection, next)
 	case doPoll:
 		return r.poll(ctx, v, connection)
 	case doCancel:
@@ -105,8 +109,18 @@ func (r *ReceiptReconciler) act(ctx context.Context, v *loadView, connection *co
 	case doWait:
 		return r.pause(v, next.after), nil
 	default:
+		r.calm(v)
 		return ctrl.Result{}, nil
 	}
+}
+
+// calm forgets why a held load could not be decided, once nobody decides about it.
+func (r *ReceiptReconciler) calm(v *loadView) {
+	if v.known.trouble == nil {
+		return
+	}
+	r.operator.process.see(client.ObjectKeyFromObject(v.receipt), func(l *load) { l.trouble = nil })
+	r.wakeJobs(v)
 }
 
 // pause waits. If a running load waits for its connector, its jobs are told why.
@@ -151,6 +165,9 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if c.receipt != v.receipt.Name && len(doubts(v.receipt)) > 0 {
+		return r.write(ctx, v, step{do: doHold, message: "the answer was lost, and the content is no longer there to repeat the attempt with"})
+	}
 	if c.receipt != v.receipt.Name {
 		return r.write(ctx, v, step{do: doEnd, reason: v1alpha1.ReasonSourceChanged, message: notWantedMessage(v1alpha1.ReasonSourceChanged)})
 	}
@@ -175,6 +192,8 @@ func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (
 		if next.reason != v1alpha1.ReasonNotSent {
 			end(&receipt.Record, v1alpha1.LoadNeverAccepted, next.reason, next.message, v.now)
 		}
+	case doFence:
+		last.FencedBy = r.operator.process.holder
 	case doHold:
 		if last.Outcome == "" {
 			last.Outcome, last.EndedAt, last.Message = v1alpha1.AttemptUnknown, &now, next.message
@@ -187,7 +206,10 @@ func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (
 	if err := r.Update(ctx, receipt); err != nil {
 		return ctrl.Result{}, staleOnConflict(err)
 	}
-	r.operator.process.release(client.ObjectKeyFromObject(receipt), last.Nonce)
+	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) {
+		delete(l.inHand, last.Nonce)
+		l.trouble = nil
+	})
 	r.operator.withdraw(client.ObjectKeyFromObject(receipt).String())
 	if next.do == doHold {
 		r.operator.metrics.submissionUnknown.Inc()

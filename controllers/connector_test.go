@@ -112,10 +112,6 @@ func TestConnectorConditions(t *testing.T) {
 		{"a private address", baseURL("http://10.0.0.1/elements/api-v2"), v1alpha1.ReasonAddressRefused, "10.0.0.1", true},
 		{"the cloud's metadata", baseURL("http://169.254.169.254/latest"), v1alpha1.ReasonAddressRefused, "169.254.169.254", true},
 		{"a name for a private address", baseURL("http://localhost:1/elements/api-v2"), v1alpha1.ReasonAddressRefused, "refused by the dial policy", true},
-		{
-			"what is not built yet", spec(func(s *v1alpha1.ConnectorInstanceSpec) { s.CheckBeforeSend = true }),
-			v1alpha1.ReasonNotSupported, "checkBeforeSend", true,
-		},
 		{"suspended", spec(func(s *v1alpha1.ConnectorInstanceSpec) { s.Suspend = true }), v1alpha1.ReasonSuspended, "suspended", false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {

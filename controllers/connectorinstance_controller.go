@@ -49,10 +49,10 @@ func (r *ConnectorReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, err
 	}
 	after := discoveryRetry
-	switch said.phase { //nolint:exhaustive // whatever else it says, it is asked again soon
-	case phaseReady:
+	switch {
+	case said.phase == phaseReady:
 		after = interval(ci)
-	case phaseStalled:
+	case said.phase == phaseStalled && said.reason != v1alpha1.ReasonCredentialsNotPermitted: // which an API server that has just started says of everything
 		after = 4 * discoveryRetry
 	}
 	return requeue(after, priorityDiscovery), nil
@@ -64,10 +64,6 @@ func (r *ConnectorReconciler) discover(ctx context.Context, ci *v1alpha1.Connect
 	if ci.Spec.Suspend {
 		r.operator.connections.forget(key)
 		return nil, verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended: nothing is asked of this connector"}
-	}
-	if ci.Spec.CheckBeforeSend {
-		r.operator.connections.forget(key)
-		return nil, stalled(v1alpha1.ReasonNotSupported, "checkBeforeSend is not built yet: set it to false to go on without")
 	}
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()

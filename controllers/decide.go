@@ -26,6 +26,9 @@ const (
 	doRetry   verb = "Retry"   // claim a further attempt
 	doEnd     verb = "End"     // record that the endpoint never took the load
 	doHold    verb = "Hold"    // record that it cannot be known whether the endpoint took it
+	doFence   verb = "Fence"   // forbid an attempt that left no word to send any more
+	doLookUp  verb = "LookUp"  // ask the endpoint whether it took a load that is in doubt
+	doResolve verb = "Resolve" // record what a job decides about a load that is in doubt
 	doPoll    verb = "Poll"    // ask the endpoint how the load stands
 	doCancel  verb = "Cancel"  // ask the endpoint to cancel it
 )
@@ -34,9 +37,9 @@ const (
 type step struct {
 	do      verb
 	after   time.Duration // for doWait
-	reason  string        // for doEnd, doCut
+	reason  string        // for doEnd, doCut; the action of doResolve
 	message string
-	job     *v1alpha1.BulkJob // on whose behalf: doSend, doRetry
+	job     *v1alpha1.BulkJob // on whose behalf: doSend, doRetry, doResolve
 }
 
 // connectorView is what a decision needs to know of a connector.
@@ -52,6 +55,10 @@ type connectorView struct {
 	perSecond int32
 	// maxUploads to the connector at once.
 	maxUploads int
+	// listing is how far its list of jobs can be trusted.
+	listing v1alpha1.JobListing
+	// deduplicates is true if it recognises a repeated token.
+	deduplicates bool
 }
 
 // elsewhere is true if the connector is known to reach another instance than the one that a load was claimed for.
@@ -72,33 +79,21 @@ type loadView struct {
 // decideLoad says what to do next about a load. It is pure: the state machine
 // of docs/state-machine.md is this function.
 func decideLoad(v *loadView) step {
-	record := &v.receipt.Record
+	record, last := &v.receipt.Record, lastAttempt(v.receipt)
 	switch {
+	case isHeld(record):
+		return decideHeld(v)
 	case record.Outcome != "":
 		return step{do: doNothing}
 	case record.JobID != "":
 		return decideRunning(v)
-	}
-	last := lastAttempt(v.receipt)
-	switch last.Outcome {
-	case "":
+	case last.Outcome == "" && last.FencedBy == "":
 		return decideOpen(v, &last)
-	case v1alpha1.AttemptUnknown:
-		return step{do: doHold, message: last.Message}
+	case len(doubts(v.receipt)) > 0:
+		return decideDoubt(v)
 	default:
 		return decideAgain(v, &last)
 	}
-}
-
-// doubtful is true unless every attempt before the last was proven not to have been taken.
-func doubtful(receipt *v1alpha1.BulkReceipt) bool {
-	attempts := receipt.Record.Attempts
-	for i := range len(attempts) - 1 {
-		if o := attempts[i].Outcome; o != v1alpha1.AttemptNotSent && o != v1alpha1.AttemptRejected {
-			return true
-		}
-	}
-	return false
 }
 
 // decideOpen is about an attempt that has no outcome yet.
@@ -110,18 +105,20 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 		if left > 0 {
 			return step{do: doWait, after: left}
 		}
-		return step{do: doHold, message: "the process that claimed the attempt is gone, and left no word of how it ended"}
+		return step{do: doFence}
 	case v.known.uploading && job == nil:
 		return step{do: doCut, reason: why}
 	case v.known.uploading:
 		return step{do: doWait, after: recheckDelay}
 	case v.known.begun: // its outcome is being recorded, unless whoever made it is gone
 		if v.now.Sub(last.At.Time) > time.Duration(last.SubmitTimeoutSeconds)*time.Second+v.patience.withDefaults().ForeignClaim {
-			return step{do: doHold, message: "the upload broke off, and left no word of how it ended"}
+			return step{do: doFence} // the upload broke off
 		}
 		return step{do: doWait, after: recordingDelay}
-	case doubtful(v.receipt):
+	case !standsAlone(v.receipt, &v.connector):
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "an earlier attempt may have been taken"}
+	case job == nil && len(doubts(v.receipt)) > 0:
+		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: notWantedMessage(why)} // the attempt that it repeats may have been taken
 	case job == nil:
 		return step{do: doRelease, reason: why, message: notWantedMessage(why)}
 	case v.connector.elsewhere(&v.receipt.Record):
@@ -139,9 +136,6 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 
 // decideAgain is about a load whose last attempt was proven not to have been taken.
 func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
-	if doubtful(v.receipt) || last.Outcome == v1alpha1.AttemptAccepted {
-		return step{do: doHold, message: "an earlier attempt may have been taken, and left no job to follow"}
-	}
 	job, why := wantedBy(v)
 	if job == nil {
 		return step{do: doEnd, reason: why, message: notWantedMessage(why)}
@@ -161,13 +155,16 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	return step{do: doRetry, job: job}
 }
 
-// retryAt is when a further attempt may be made.
+// retryAt is when a further attempt may be made: by this process's clock, whatever that of the one before showed.
 func retryAt(v *loadView, last *v1alpha1.Attempt) time.Time {
 	ended := last.At.Time
 	if last.EndedAt != nil {
 		ended = last.EndedAt.Time
 	}
 	delay := max(v.patience.retryDelay(len(v.receipt.Record.Attempts)), time.Duration(last.RetryAfterSeconds)*time.Second)
+	if ended.After(v.now) {
+		ended = v.known.lastSince
+	}
 	return ended.Add(delay)
 }
 

@@ -45,7 +45,7 @@ func newLoad(changes ...func(*loadView)) *loadView {
 			},
 		},
 		jobs:      []*v1alpha1.BulkJob{job},
-		connector: connectorView{fingerprint: hereInstance},
+		connector: connectorView{fingerprint: hereInstance, listing: v1alpha1.ListingNone},
 		known:     known{holder: thisProcess, inHand: true},
 		now:       noon,
 	}
@@ -143,7 +143,7 @@ func TestDecideLoad(t *testing.T) {
 		Reason string
 		Job    string
 	}
-	rejected, notSent := v1alpha1.AttemptRejected, v1alpha1.AttemptNotSent
+	rejected, notSent, unknown := v1alpha1.AttemptRejected, v1alpha1.AttemptNotSent, v1alpha1.AttemptUnknown
 	for _, test := range []struct {
 		reason string
 		load   []func(*loadView)
@@ -186,10 +186,39 @@ func TestDecideLoad(t *testing.T) {
 		// an open attempt of another process
 		{"another process is given the time for its upload and a minute", []func(*loadView){foreign(0)}, decision{Do: doWait, After: 3 * time.Minute}},
 		{"by this process's clock", []func(*loadView){foreign(179 * time.Second)}, decision{Do: doWait, After: time.Second}},
-		{"then it is held, never sent", []func(*loadView){foreign(3 * time.Minute)}, decision{Do: doHold}},
-		{"even if nobody wants it", []func(*loadView){foreign(3 * time.Minute), noJobs}, decision{Do: doHold}},
-		{"even if content is at hand", []func(*loadView){foreign(3 * time.Minute), func(v *loadView) { v.known.inHand = true }}, decision{Do: doHold}},
+		{"then it is forbidden to go on", []func(*loadView){foreign(3 * time.Minute)}, decision{Do: doFence}},
+		{"even if nobody wants it", []func(*loadView){foreign(3 * time.Minute), noJobs}, decision{Do: doFence}},
+		{"even if content is at hand", []func(*loadView){foreign(3 * time.Minute), func(v *loadView) { v.known.inHand = true }}, decision{Do: doFence}},
 		{"nor is another process's attempt cut or given back meanwhile", []func(*loadView){foreign(time.Minute), spec(cancelled)}, decision{Do: doWait, After: 2 * time.Minute}},
+
+		// a load in doubt
+		{"after the fence the endpoint is given time", []func(*loadView){foreign(time.Hour), fenced, asks(v1alpha1.ListingAdvisory), inDoubt(0)}, decision{Do: doWait, After: 30 * time.Second}},
+		{"then it is asked", []func(*loadView){foreign(time.Hour), fenced, asks(v1alpha1.ListingAdvisory), inDoubt(30 * time.Second)}, decision{Do: doLookUp}},
+		{"so it is when the answer was lost", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAuthoritative), inDoubt(time.Minute)}, decision{Do: doLookUp}},
+		{"for nobody too, for the record", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), inDoubt(time.Minute), noJobs}, decision{Do: doLookUp}},
+		{"an endpoint that could not tell leaves it held", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), inDoubt(time.Minute), lookedUp}, decision{Do: doHold}},
+		{"one that is not to be asked is not waited for", []func(*loadView){attempts(unknown), inDoubt(0)}, decision{Do: doHold}},
+		{"nor for a connector that cannot be used", []func(*loadView){attempts(unknown), inDoubt(0), blocked}, decision{Do: doHold}},
+		{"a blocked one is asked later", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), blocked, inDoubt(time.Hour)}, decision{Do: doWait, After: 30 * time.Second}},
+		{"another instance is asked nothing", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), moved, inDoubt(time.Hour)}, decision{Do: doWait, After: 30 * time.Second}},
+		{"an endpoint that knows its tokens is sent it again", []func(*loadView){attempts(unknown), deduplicates, inDoubt(time.Minute), later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
+		{"after a pause", []func(*loadView){attempts(unknown, unknown), deduplicates, inDoubt(time.Minute), func(v *loadView) {
+			v.receipt.Record.Attempts[1].EndedAt = nil
+			v.receipt.Record.Attempts[1].At.Time = v.now
+		}}, decision{Do: doWait, After: 20 * time.Second}},
+		{"after it was asked, if it can be", []func(*loadView){attempts(unknown), deduplicates, asks(v1alpha1.ListingAdvisory), inDoubt(time.Minute)}, decision{Do: doLookUp}},
+		{"and could not tell", []func(*loadView){attempts(unknown), deduplicates, asks(v1alpha1.ListingAdvisory), inDoubt(time.Minute), lookedUp, later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
+		{"not for nobody", []func(*loadView){attempts(unknown), deduplicates, inDoubt(time.Minute), noJobs}, decision{Do: doHold}},
+		{"not after too many refusals", []func(*loadView){attempts(slices.Concat([]v1alpha1.AttemptOutcome{unknown}, slices.Repeat([]v1alpha1.AttemptOutcome{rejected}, 7))...), deduplicates, inDoubt(time.Minute)}, decision{Do: doHold}},
+		{"the repeated attempt is sent", []func(*loadView){attempts(unknown, ""), repeats, deduplicates, func(v *loadView) { v.known.inHand = true }}, decision{Do: doSend, Job: "contacts"}},
+		{"not to an endpoint that no longer knows tokens", []func(*loadView){attempts(unknown, ""), repeats, func(v *loadView) { v.known.inHand = true }}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
+		{"given back for a cancelled job, it is not called never accepted", []func(*loadView){attempts(unknown, ""), repeats, deduplicates, spec(cancelled), func(v *loadView) { v.known.inHand = true }}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
+		{"an upsert may be sent again by its job's wish", []func(*loadView){attempts(unknown), spec(resending), inDoubt(time.Minute), later(5 * time.Second)}, decision{Do: doResolve, Reason: "Resend", Job: "contacts"}},
+		{"what was decided is no doubt", []func(*loadView){attempts(unknown), func(v *loadView) { v.receipt.Record.Attempts[0].Resolution = v1alpha1.ResolveResend }, later(time.Minute)}, decision{Do: doRetry, Job: "contacts"}},
+		{"a held load waits for a person", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 2))}, decision{Do: doNothing}},
+		{"whose word is about this attempt", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 1))}, decision{Do: doResolve, Reason: "Resend", Job: "contacts"}},
+		{"a job is adopted of a connector that can be asked", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveAdopt, 1)), blocked}, decision{Do: doWait, After: 30 * time.Second}},
+		{"a job that is bound to something else has no say", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveAbandon, 1)), spec(changed)}, decision{Do: doNothing}},
 
 		// attempts that ended without a job
 		{"what cannot be known is held", []func(*loadView){attempts(v1alpha1.AttemptUnknown)}, decision{Do: doHold}},
@@ -198,6 +227,9 @@ func TestDecideLoad(t *testing.T) {
 		{"the first retry comes 10 s after the end", []func(*loadView){attempts(rejected)}, decision{Do: doWait, After: 5 * time.Second}},
 		{"the second 20 s after", []func(*loadView){attempts(rejected, notSent)}, decision{Do: doWait, After: 15 * time.Second}},
 		{"the endpoint's own wish is a floor", []func(*loadView){attempts(rejected), func(v *loadView) { v.receipt.Record.Attempts[0].RetryAfterSeconds = 90 }}, decision{Do: doWait, After: 85 * time.Second}},
+		{"one that ended by a clock ahead of this one counts from when it was seen", []func(*loadView){attempts(rejected), inDoubt(9 * time.Second), func(v *loadView) {
+			v.receipt.Record.Attempts[0].EndedAt = new(metav1.NewMicroTime(noon.Add(time.Hour)))
+		}}, decision{Do: doWait, After: time.Second}},
 		{"an attempt without an end counts from its claim", []func(*loadView){attempts(rejected), func(v *loadView) { v.receipt.Record.Attempts[0].EndedAt = nil; v.now = noon.Add(-time.Second) }}, decision{Do: doWait, After: time.Second}},
 		{"when the time has come it is tried again", []func(*loadView){attempts(rejected), later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
 		{"by whichever process", []func(*loadView){attempts(notSent), foreign(0), later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
@@ -261,6 +293,34 @@ func TestDecideLoad(t *testing.T) {
 	}
 }
 
+func fenced(v *loadView)            { v.receipt.Record.Attempts[0].FencedBy = thisProcess }
+func lookedUp(v *loadView)          { v.known.lookedUp = true }
+func deduplicates(v *loadView)      { v.connector.deduplicates = true }
+func heldLoad(v *loadView)          { v.receipt.Record.Outcome = v1alpha1.LoadUnknown }
+func resending(j *v1alpha1.BulkJob) { j.Spec.OnUnknown = v1alpha1.OnUnknownResend }
+
+// repeats makes the last attempt one under the token of the first.
+func repeats(v *loadView) {
+	a := v.receipt.Record.Attempts
+	a[len(a)-1].Token = tokenOf(v.receipt, &a[0])
+}
+
+// decides is a person's word about the n-th attempt.
+func decides(action v1alpha1.ResolveAction, n int) func(*v1alpha1.BulkJob) {
+	return func(j *v1alpha1.BulkJob) {
+		j.Spec.Resolve = &v1alpha1.Resolve{Attempt: fmt.Sprint("br-contacts.", n), Action: action}
+	}
+}
+
+func asks(listing v1alpha1.JobListing) func(*loadView) {
+	return func(v *loadView) { v.connector.listing = listing }
+}
+
+// inDoubt is since when the load has been so.
+func inDoubt(ago time.Duration) func(*loadView) {
+	return func(v *loadView) { v.known.lastSince = noon.Add(-ago) }
+}
+
 func later(d time.Duration) func(*loadView) { return func(v *loadView) { v.now = v.now.Add(d) } }
 
 func sentCancel(ago time.Duration) func(*loadView) {
@@ -284,12 +344,20 @@ func brokenRules(v *loadView, next step) []string {
 		return a.Outcome == v1alpha1.AttemptNotSent || a.Outcome == v1alpha1.AttemptRejected
 	}
 	earlier := record.Attempts[:max(len(record.Attempts)-1, 0)]
-	earlierProven := !slices.ContainsFunc(earlier, func(a v1alpha1.Attempt) bool { return !proven(a) })
+	cleared := func(a v1alpha1.Attempt) bool { // or repeated where that does no harm
+		return proven(a) || a.Resolution != "" || v.connector.deduplicates && last.Token != "" && tokenOf(v.receipt, &a) == last.Token
+	}
+	earlierProven := !slices.ContainsFunc(earlier, func(a v1alpha1.Attempt) bool { return !cleared(a) })
+	neverDoubted := !slices.ContainsFunc(earlier, func(a v1alpha1.Attempt) bool { return !proven(a) && a.Resolution == "" })
 	wanting := func(job *v1alpha1.BulkJob) bool {
 		return slices.Contains(v.jobs, job) && unwanted(job, v.receipt, v.now) == ""
 	}
 	mine := last.Holder == v.known.holder
 	sure := v.connector.fingerprint == record.TargetFingerprint || v.connector.blocked != nil
+	if isHeld(record) {
+		rule(slices.Contains([]verb{doNothing, doWait, doResolve}, next.do), "what is held is decided by a person only")
+		return broken
+	}
 	if record.Outcome != "" {
 		rule(next.do == doNothing, "what has ended is let be")
 		return broken
@@ -304,20 +372,27 @@ func brokenRules(v *loadView, next step) []string {
 		rule(last.Outcome == "" && earlierProven, "only if every other attempt is proven not to have been taken")
 		rule(sure && v.connector.blocked == nil && wanting(next.job), "only to the same instance, for a job that wants it")
 	case doRetry:
-		rule(proven(last) && earlierProven, "only if every attempt is proven not to have been taken")
+		rule((proven(last) || last.Resolution != "") && neverDoubted || v.connector.deduplicates, "only if every attempt is proven not to have been taken, or the endpoint knows its tokens")
 		rule(sure && wanting(next.job), "only to the same instance, for a job that wants it")
 		rule(record.Rejections <= backoffLimit(next.job), "only within the job's backoffLimit")
 	case doEnd:
-		rule(proven(last) && earlierProven && next.reason != "" && next.message != "", "never accepted means proven, and says why")
+		rule((proven(last) || last.Resolution != "") && neverDoubted && next.reason != "" && next.message != "", "never accepted means proven, and says why")
 	case doRelease:
 		rule(mine && last.Outcome == "" && !v.known.begun && !v.known.uploading, "only what this process claimed and never began")
-		rule(next.reason != "" && next.message != "" && (earlierProven || next.reason == v1alpha1.ReasonNotSent), "says why, and ends no load that is in doubt")
+		rule(next.reason != "" && next.message != "" && (neverDoubted || next.reason == v1alpha1.ReasonNotSent), "says why, and ends no load that is in doubt")
 	case doCut:
 		rule(mine && v.known.uploading && next.reason != "", "only this process's uploads, and says why")
 		rule(!slices.ContainsFunc(v.jobs, wanting), "never what a job wants")
 	case doHold:
-		rule(last.Outcome != "" || !mine, "an open attempt of this process is never in doubt")
+		rule(last.Outcome != "" || last.FencedBy != "", "what may still be under way is not held")
 		rule(next.message != "", "says why")
+	case doFence:
+		rule(last.Outcome == "" && last.FencedBy == "" && !v.known.uploading, "only what is not known to be under way")
+	case doLookUp:
+		rule(v.connector.listing != v1alpha1.ListingNone && v.connector.blocked == nil && !v.connector.elsewhere(record), "only of the instance that may have taken it, if it can tell")
+		rule(last.Outcome != "" || last.FencedBy != "", "only of what is not under way")
+	case doResolve:
+		rule(slices.Contains(v.jobs, next.job) && next.reason != "" && next.message != "", "for a job, and says what and why")
 	case doPoll, doCancel:
 		rule(record.JobID != "" && v.connector.blocked == nil && v.connector.fingerprint == record.TargetFingerprint, "only of the instance that took it")
 	case doWait:
@@ -381,6 +456,12 @@ func (d *dice) job(name string, receipt *v1alpha1.BulkReceipt) *v1alpha1.BulkJob
 		if d.roll(8) == 0 {
 			deleted(j)
 		}
+		if d.roll(4) == 0 {
+			resending(j)
+		}
+		if d.roll(4) == 0 {
+			decides(pick(d, v1alpha1.ResolveAdopt, v1alpha1.ResolveResend, v1alpha1.ResolveAbandon), 1+d.roll(4))(j)
+		}
 	})
 }
 
@@ -393,6 +474,15 @@ func (d *dice) load() *loadView {
 		a := newAttempt(int32(i+1), pick[v1alpha1.AttemptOutcome](d, "", v1alpha1.AttemptNotSent, v1alpha1.AttemptRejected, v1alpha1.AttemptUnknown, v1alpha1.AttemptAccepted))
 		a.Holder = pick(d, thisProcess, thatProcess)
 		a.RetryAfterSeconds = int32(d.roll(120))
+		if d.roll(4) == 0 {
+			a.FencedBy = thatProcess
+		}
+		if d.roll(4) == 0 {
+			a.Token = "br-contacts.1.nonce-1"
+		}
+		if d.roll(6) == 0 && a.Outcome == v1alpha1.AttemptUnknown {
+			a.Resolution = v1alpha1.ResolveResend
+		}
 		if d.flip() {
 			a.EndedAt = nil
 		}
@@ -408,8 +498,10 @@ func (d *dice) load() *loadView {
 	}
 	v.known = known{
 		holder: thisProcess, inHand: d.flip(), begun: d.flip(), uploading: d.flip(), orphaned: d.flip(),
-		firstSeen: d.moment(), nextPoll: d.moment(), cancelSent: d.moment(),
+		firstSeen: d.moment(), nextPoll: d.moment(), cancelSent: d.moment(), lastSince: d.moment(), lookedUp: d.flip(),
 	}
+	v.connector.listing = pick(d, v1alpha1.ListingNone, v1alpha1.ListingAdvisory, v1alpha1.ListingAuthoritative)
+	v.connector.deduplicates = d.flip()
 	switch d.roll(4) {
 	case 0:
 		blocked(v)

@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // The credentials that the fake endpoint takes.
@@ -43,6 +45,8 @@ type fakeEndpoint struct {
 	processed *int
 	errors    []map[string]any
 	fault     string // why it ends a job as ABORTED
+	telling   bool   // it echoes the metaData of an upload in its status
+	knowing   bool   // it answers a repeated token with the first job's id
 	held      *hold
 	// before may answer a request instead; it returns true if it did.
 	before func(w http.ResponseWriter, r *http.Request) bool
@@ -72,6 +76,7 @@ func newFakeEndpoint(t *testing.T) *fakeEndpoint {
 	for _, prefix := range []string{"/elements/api-v2", "/elements/api-v2/hubs/{hub}"} {
 		mux.HandleFunc("GET "+prefix+"/ping", e.ping)
 		mux.HandleFunc("GET "+prefix+"/objects", e.listObjects)
+		mux.HandleFunc("GET "+prefix+"/bulk/jobs", e.list)
 		mux.HandleFunc("POST "+prefix+"/bulk/{object}", e.upload)
 		mux.HandleFunc("GET "+prefix+"/bulk/{id}/status", e.status)
 		mux.HandleFunc("GET "+prefix+"/bulk/{id}/errors", e.rowErrors)
@@ -220,12 +225,36 @@ func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	reply(w, 200, map[string]any{"instanceId": 425904, "id": e.take(job), "status": "CREATED"})
+}
+
+// take makes a job of an upload.
+func (e *fakeEndpoint) take(job *fakeJob) (id string) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, known := range e.jobs {
+		if e.knowing && known.metaData["callback-payload"] == job.metaData["callback-payload"] {
+			return known.id
+		}
+	}
 	job.id = strconv.Itoa(42114492 + len(e.order))
 	e.jobs[job.id] = job
 	e.order = append(e.order, job.id)
-	e.mu.Unlock()
-	reply(w, 200, map[string]any{"instanceId": 425904, "id": job.id, "status": "CREATED"})
+	return job.id
+}
+
+// list answers as the latest generation of the platform does, newest first: with ids, and nothing of an upload's metaData.
+func (e *fakeEndpoint) list(w http.ResponseWriter, _ *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	items := []map[string]any{}
+	for _, id := range slices.Backward(e.order) {
+		items = append(items, map[string]any{
+			"id": id, "instanceId": 425904, "status": "STARTED", "object_name": e.jobs[id].object, "job_direction": "UPLOAD",
+			"record_count": 0, "error_count": 0, "notification_url": nil, "createdDate": time.Now().UnixMilli(),
+		})
+	}
+	reply(w, 200, items)
 }
 
 func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
@@ -242,6 +271,10 @@ func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
 		state = "CANCELLED"
 	}
 	body := map[string]any{"id": job.id, "instanceId": 425904, "status": state, "object_name": job.object, "job_direction": "UPLOAD"}
+	if e.telling {
+		text, _ := json.Marshal(job.metaData)
+		body["metadata"] = string(text)
+	}
 	switch state {
 	case "COMPLETE", "COMPLETED", "SUCCESS", "WARNING":
 		body["recordsCount"], body["recordsFailedCount"] = strings.Count(strings.TrimSpace(job.csv), "\n"), e.failed

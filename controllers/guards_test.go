@@ -183,8 +183,8 @@ func TestUploadThatBrokeOff(t *testing.T) {
 		t.Errorf("while its outcome may be recorded: %s", got.do)
 	}
 	v.now = noon.Add(10 * time.Minute)
-	if got := decideLoad(v); got.do != doHold {
-		t.Errorf("when nobody records it any more: %s, want %s", got.do, doHold)
+	if got := decideLoad(v); got.do != doFence {
+		t.Errorf("when nobody records it any more: %s, want %s", got.do, doFence)
 	}
 }
 

@@ -336,7 +336,7 @@ func TestNoDigestOfASecret(t *testing.T) {
 	secret.Source = v1alpha1.BulkJobSource{Secret: &v1alpha1.KeyReference{Name: "contacts", Key: "sample.csv"}}
 	claim := func(content string, sensitive bool) *v1alpha1.BulkReceipt {
 		c := &consignment{
-			job: &v1alpha1.BulkJob{Spec: secret}, connection: &connection{fingerprint: hereInstance},
+			job: &v1alpha1.BulkJob{Spec: secret}, connector: &v1alpha1.ConnectorInstance{}, connection: &connection{fingerprint: hereInstance},
 			pinned: &source.Pinned{Content: content, SHA256: strings.TrimPrefix(content, "sha256:"), Sensitive: sensitive},
 		}
 		c.identity = identityOf(&secret, "crm-production", content)

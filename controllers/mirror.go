@@ -132,6 +132,8 @@ func judge(v *jobView) verdict {
 		return judgeRunning(v)
 	case record.Outcome == "":
 		return judgeUnsent(v)
+	case isHeld(record) && v.known.trouble != nil:
+		return *v.known.trouble
 	case record.Outcome == v1alpha1.LoadUnknown:
 		return stalled(v1alpha1.ReasonSubmissionUnknown, unknownMessage(v.receipt, v.job))
 	case record.Outcome == v1alpha1.LoadNeverAccepted:
@@ -194,6 +196,10 @@ func judgeUnsent(v *jobView) verdict {
 		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; the load goes on, since another job asks for it"}
 	case v.known.trouble != nil:
 		return *v.known.trouble
+	case len(doubts(v.receipt)) > 0 && v.connector.blocked != nil:
+		return *v.connector.blocked
+	case len(doubts(v.receipt)) > 0 && (last.Outcome != "" || last.FencedBy != ""):
+		return progressing(v1alpha1.ReasonLookingUp, lookingUpMessage)
 	case last.Outcome == "" && last.Holder != v.known.holder:
 		return progressing(v1alpha1.ReasonForeignClaim, "another process of the operator claimed the load, and may be sending it")
 	case last.Outcome == "":
@@ -305,6 +311,8 @@ func deref(n *int64) int64 {
 	return *n
 }
 
+const lookingUpMessage = "it is not known whether the endpoint took the file; the endpoint is asked before anything is sent again"
+
 // attemptName names an attempt for people, such as br-….2 for the second.
 func attemptName(receipt *v1alpha1.BulkReceipt) string {
 	return fmt.Sprintf("%s.%d", receipt.Name, lastAttempt(receipt).Number)
@@ -312,13 +320,13 @@ func attemptName(receipt *v1alpha1.BulkReceipt) string {
 
 // unknownMessage tells a person what is not known, and how to find out.
 func unknownMessage(receipt *v1alpha1.BulkReceipt, job *v1alpha1.BulkJob) string {
-	last := lastAttempt(receipt)
-	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again. Attempt %s; look at the endpoint's jobs "+
-		"(GET /bulk/jobs) from %s on for object %s, and at the rows themselves. To send the content all the same, change spec.sendToken",
-		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted),
-		attemptName(receipt), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object)
-	if job.Spec.Resolve != nil {
-		message += ". spec.resolve is not acted on by this version"
+	last, attempt := lastAttempt(receipt), attemptName(receipt)
+	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again until somebody decides. "+
+		"1. Look at the endpoint's jobs (GET /bulk/jobs) from %s on for object %s, and at the rows. 2. Set spec.resolve: {attempt: %s, action: Adopt, jobID: …} "+
+		"to follow the job that you found, action: Resend if nothing arrived, action: Abandon to leave it",
+		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object, attempt)
+	if job.Spec.Resolve != nil && job.Spec.Resolve.Attempt != attempt {
+		message += ". spec.resolve names another attempt, " + job.Spec.Resolve.Attempt + ", and is ignored"
 	}
 	return message
 }

@@ -109,7 +109,11 @@ func TestMirrorVerdicts(t *testing.T) {
 		// in doubt
 		{"nobody knows whether it was taken", []func(*loadView){unknown}, nil, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "br-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.2"},
 		{"a job that comes later to what nobody knows", []func(*loadView){unknown}, []func(*jobView){wasLate}, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "the connection was reset"},
-		{"a person's word that this version does not act on", []func(*loadView){unknown, spec(func(j *v1alpha1.BulkJob) { j.Spec.Resolve = &v1alpha1.Resolve{} })}, nil, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "spec.resolve is not acted on"},
+		{"a person's word about an earlier attempt", []func(*loadView){unknown, spec(decides(v1alpha1.ResolveResend, 1))}, nil, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "spec.resolve names another attempt, br-contacts.1, and is ignored"},
+		{"a person's word that cannot be acted on", []func(*loadView){unknown, func(v *loadView) { v.known.trouble = new(stalled(v1alpha1.ReasonSubmissionUnknown, "no such job")) }}, nil, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "no such job"},
+		{"the endpoint is asked whether it took it", []func(*loadView){attempts(v1alpha1.AttemptUnknown)}, nil, phaseProgressing, v1alpha1.ReasonLookingUp, "not known whether"},
+		{"so it is of a claim that was fenced", []func(*loadView){foreign(time.Hour), fenced}, nil, phaseProgressing, v1alpha1.ReasonLookingUp, "not known whether"},
+		{"but not a connector that cannot be asked", []func(*loadView){attempts(v1alpha1.AttemptUnknown), blocked}, nil, phaseProgressing, v1alpha1.ReasonConnectorNotReady, "does not answer"},
 		{"taken twice", []func(*loadView){running, twice}, nil, phaseStalled, v1alpha1.ReasonSentTwice, "jobs 1234 and 1235, 1236"},
 		{"taken twice is never called complete", []func(*loadView){over(v1alpha1.LoadSucceeded, "COMPLETE"), twice}, nil, phaseStalled, v1alpha1.ReasonSentTwice, ""},
 		{"nor already loaded", []func(*loadView){over(v1alpha1.LoadSucceeded, "COMPLETE"), twice}, []func(*jobView){wasLate}, phaseStalled, v1alpha1.ReasonSentTwice, ""},
@@ -314,7 +318,7 @@ func TestLongWordsHideNothing(t *testing.T) {
 		late   bool
 		says   []string
 	}{
-		{"a doubt", []func(*loadView){unknown, wordy, spec(func(j *v1alpha1.BulkJob) { j.Spec.Resolve = &v1alpha1.Resolve{} })}, false, []string{".2;", "GET /bulk/jobs", "change spec.sendToken", "spec.resolve is not acted on by this version"}},
+		{"a doubt", []func(*loadView){unknown, wordy, spec(decides(v1alpha1.ResolveResend, 1))}, false, []string{".2, action: Adopt", "GET /bulk/jobs", "action: Abandon to leave it", "br-contacts.1, and is ignored"}},
 		{"a failure from before", []func(*loadView){over(v1alpha1.LoadFailed, "ABORTED"), wordy}, true, []string{"Wörter", "change spec.sendToken to send it again"}},
 		{"a time to live that is not kept", []func(*loadView){over(v1alpha1.LoadFailed, "ABORTED"), wordy, spec(func(j *v1alpha1.BulkJob) {
 			j.Spec.TTLSecondsAfterFinished, j.Labels = new(int32(60)), map[string]string{"argocd.argoproj.io/instance": "crm"}

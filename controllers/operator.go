@@ -112,6 +112,7 @@ func (o *operator) view(ctx context.Context, namespace, name string) (connectorV
 	v := connectorView{}
 	if ci != nil {
 		v.polling, v.perSecond, v.maxUploads = ci.Spec.Polling, ci.Spec.Limits.RequestsPerSecond, int(ci.Spec.Limits.MaxConcurrentUploads)
+		v.listing, v.deduplicates = ci.Spec.JobListing, ci.Spec.Deduplication == v1alpha1.DeduplicationAttempt
 	}
 	if h, ok := errors.AsType[*held](err); ok {
 		v.blocked = &h.verdict

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -228,3 +229,15 @@ func (c *consignment) key() types.NamespacedName {
 
 // group names the connector, whose uploads and requests are bounded together.
 func (c *consignment) group() string { return client.ObjectKeyFromObject(c.connector).String() }
+
+// expansion is how many times its size a compressed file can have at most: deflate's own limit, and that of blocks of one byte repeated.
+var expansion = map[v1alpha1.Compression]int64{v1alpha1.CompressionGzip: 1032, v1alpha1.CompressionZstd: 1 << 15}
+
+// most is how many bytes the file can have at most; -1 where that is unknown.
+func (c *consignment) most() int64 {
+	times := expansion[c.job.Spec.Source.Compression]
+	if c.pinned.Size >= 0 || c.pinned.Stored < 0 || times == 0 {
+		return c.pinned.Size
+	}
+	return min(c.pinned.Stored, math.MaxInt64/times) * times
+}

@@ -36,6 +36,10 @@ type load struct {
 	foreignNonce string // the attempt of another process that is being waited for
 	foreignSince time.Time
 
+	last      string // attempt, and how it stands
+	lastSince time.Time
+	lookedUp  string // the last attempt when the endpoint's list of jobs could not clear the doubt
+
 	upload *transfer // the upload of the last attempt, while it runs
 
 	nextPoll   time.Time
@@ -258,6 +262,8 @@ type known struct {
 	uploading  bool
 	upload     *passage  // of the last attempt's upload; nil while none runs here
 	firstSeen  time.Time // of the last attempt, if it is another process's
+	lastSince  time.Time // since when the last attempt has stood as it does, by this process's clock
+	lookedUp   bool      // the endpoint's list of jobs could not clear the doubt
 	nextPoll   time.Time // zero: not polled by this process yet
 	state      string
 	stateSince time.Time
@@ -282,6 +288,12 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 		if last.Holder != p.holder && last.Outcome == "" && l.foreignNonce != last.Nonce {
 			l.foreignNonce, l.foreignSince = last.Nonce, now
 		}
+		if receipt.Record.JobID != "" {
+			l.last = ""
+		} else if stands := last.Nonce + string(last.Outcome) + last.FencedBy; l.last != stands {
+			l.last, l.lastSince = stands, now
+		}
+		k.lastSince, k.lookedUp = l.lastSince, l.lookedUp == last.Nonce
 		k.inHand, k.begun = l.inHand[last.Nonce] != nil, l.begun[last.Nonce]
 		k.firstSeen, k.nextPoll = l.foreignSince, l.nextPoll
 		k.state, k.stateSince, k.trouble = l.state, l.stateSince, l.trouble

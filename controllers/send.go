@@ -92,7 +92,7 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 		rows = csvstream.NewReader(file, csvstream.Options{HideNames: c.pinned.Sensitive})
 		body = rows
 	}
-	token := fmt.Sprintf("%s.%d.%s", receipt.Name, attempt.Number, attempt.Nonce)
+	token := tokenOf(receipt, &attempt)
 	result := sending{}
 	result.sent = c.connection.client.Submit(ctx, openconnectors.Upload{
 		Object: c.job.Spec.Object, FileName: token + extension(c.identity.Format), ContentType: contentType(c.identity.Format),
@@ -242,8 +242,8 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 	case openconnectors.Accepted:
 		r.accept(record, c, now)
 	case openconnectors.Unknown:
-		if record.JobID == "" {
-			record.Outcome, record.Reason, record.Message = v1alpha1.LoadUnknown, v1alpha1.ReasonSubmissionUnknown, truncate(errorText(r.sent.Err), maxMessage)
+		if record.JobID == "" { // should the endpoint turn out to have taken it, this is what it took
+			record.Source, record.Rows = c.sourceStatus(), &v1alpha1.RowCounts{Sent: r.rows}
 		}
 	case openconnectors.Rejected:
 		record.Rejections++
@@ -251,7 +251,7 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == nil {
 			record.Rejections++ // refused by its head already, so that the file never left
 		}
-		if r.ended != nil && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce {
+		if r.ended != nil && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce && len(doubts(receipt)) == 0 {
 			end(record, v1alpha1.LoadNeverAccepted, r.ended.reason, r.ended.message, now)
 			record.Source = r.unfitSource(c)
 		}

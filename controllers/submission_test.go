@@ -138,7 +138,7 @@ func TestTheAnswerIsLost(t *testing.T) {
 			test.lose(h.endpoint)
 			job := h.job("contacts", func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(20)) })
 			message := h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
-			if !strings.Contains(message, h.receipt().Name+".1") || !strings.Contains(message, "spec.sendToken") {
+			if !strings.Contains(message, h.receipt().Name+".1") || !strings.Contains(message, "spec.resolve") {
 				t.Errorf("the message is no checklist: %s", message)
 			}
 			h.endpoint.normal()

@@ -130,7 +130,7 @@ func newHouse(t *testing.T, changes ...func(*Options)) *house {
 	h.options = Options{
 		MaxUploads: 8, Workers: 4,
 		Dial:     dial.Policy{AllowHTTP: true, Private: []dial.Allowance{allowed}},
-		Patience: Patience{Orphan: time.Second, ForeignClaim: time.Second, UnknownState: 2 * time.Second},
+		Patience: Patience{Orphan: time.Second, ForeignClaim: time.Second, UnknownState: 2 * time.Second, Settle: time.Second},
 	}
 	for _, change := range changes {
 		change(&h.options)

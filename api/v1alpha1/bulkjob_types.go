@@ -278,11 +278,11 @@ type BulkJobSpec struct {
 	// +kubebuilder:default=Orphan
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 	// OnUnknown: Hold waits for a person when it cannot be known whether the endpoint took the file;
-	// Resend sends again, and is allowed for Upsert with a keyField only. Not acted on yet: every doubt is held. Default: Hold.
+	// Resend sends again, unless a later load of the same object was claimed meanwhile, and is allowed for Upsert with a keyField only. Default: Hold.
 	// +optional
 	// +kubebuilder:default=Hold
 	OnUnknown OnUnknown `json:"onUnknown,omitempty"`
-	// Resolve is a person's decision about an attempt whose outcome is unknown. Not acted on yet, and said so in the condition.
+	// Resolve is a person's decision about an attempt whose outcome is unknown. It is acted on once, for the attempt that it names, and recorded in the receipt.
 	// +optional
 	Resolve *Resolve `json:"resolve,omitempty"`
 }

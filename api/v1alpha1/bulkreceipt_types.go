@@ -102,6 +102,11 @@ type Attempt struct {
 	// SubmitTimeoutSeconds that sending may take.
 	// +kubebuilder:validation:Minimum=1
 	SubmitTimeoutSeconds int32 `json:"submitTimeoutSeconds"`
+	// Token that the file travels under. Unset: the receipt's name, the number and the nonce, with dots between. An attempt that repeats
+	// one whose outcome is in doubt has that one's token, at endpoints that answer a repeated token with the first job's id.
+	// +optional
+	// +kubebuilder:validation:MaxLength=160
+	Token string `json:"token,omitempty"`
 	// FencedBy is the process that forbade the attempt to send any more.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
@@ -116,6 +121,9 @@ type Attempt struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Message string `json:"message,omitempty"`
+	// Resolution is what was decided about the attempt when nobody could know its outcome, by spec.resolve or spec.onUnknown of a job.
+	// +optional
+	Resolution ResolveAction `json:"resolution,omitempty"`
 	// RetryAfterSeconds is how long the endpoint asked to wait.
 	// +optional
 	RetryAfterSeconds int32 `json:"retryAfterSeconds,omitempty"`

@@ -41,6 +41,7 @@ const (
 	ReasonRejected           = "Rejected"
 	ReasonPollFailed         = "PollFailed"
 	ReasonForeignClaim       = "ForeignClaim"
+	ReasonLookingUp          = "LookingUp"
 	ReasonSuspended          = "Suspended"
 	ReasonCancelling         = "Cancelling"
 
@@ -83,7 +84,6 @@ const (
 	ReasonCredentialsInvalid      = "CredentialsInvalid"
 	ReasonCredentialsRefused      = "CredentialsRefused"
 	ReasonAddressRefused          = "AddressRefused"
-	ReasonNotSupported            = "NotSupported"
 )
 
 // LabelUse must stand on a Secret before the operator reads it, with the value

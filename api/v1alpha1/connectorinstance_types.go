@@ -84,6 +84,7 @@ type TLS struct {
 }
 
 // ConnectorInstanceSpec says where files are sent, and with whose key.
+// +kubebuilder:validation:XValidation:rule="!has(self.checkBeforeSend) || !self.checkBeforeSend || !has(self.jobListing) || self.jobListing != 'None'",message="checkBeforeSend reads the endpoint's list of jobs: it needs jobListing Authoritative or Advisory"
 // +kubebuilder:validation:XValidation:rule="has(oldSelf.targetID) == has(self.targetID) && (!has(self.targetID) || self.targetID == oldSelf.targetID)",message="targetID cannot be changed: it is part of what makes two loads the same load. Make another ConnectorInstance"
 type ConnectorInstanceSpec struct {
 	// BaseURL of the API, such as https://api.openconnectors.us2.ext.hana.ondemand.com/elements/api-v2
@@ -107,13 +108,14 @@ type ConnectorInstanceSpec struct {
 	// Callback says how the endpoint's notifications are verified. Not acted on yet: loads are polled.
 	// +optional
 	Callback *Callback `json:"callback,omitempty"`
-	// JobListing says how far GET /bulk/jobs can be trusted: Authoritative lists every job at once, Advisory may miss one, None is not asked.
-	// Not acted on yet: nothing is looked up. Default: Advisory.
+	// JobListing says how far GET /bulk/jobs can be trusted when an answer was lost. Authoritative: it has every job that was taken, at once, so that
+	// what is not there is sent again. Advisory: a job found there is followed; one not found may have been missed, and the load is held. None: it is not asked.
+	// Default: Advisory.
 	// +optional
 	// +kubebuilder:default=Advisory
 	JobListing JobListing `json:"jobListing,omitempty"`
-	// Deduplication: Attempt if the endpoint answers a repeated token with the first job's id, as the bundled endpoint does.
-	// Not acted on yet: what is in doubt is held. Default: None.
+	// Deduplication: Attempt if the endpoint answers a repeated token with the first job's id, as the bundled endpoint does: what is in doubt is
+	// then sent again under the same token. Default: None.
 	// +optional
 	// +kubebuilder:default=None
 	Deduplication Deduplication `json:"deduplication,omitempty"`
@@ -121,8 +123,8 @@ type ConnectorInstanceSpec struct {
 	// +optional
 	// +kubebuilder:default=Refused
 	TruncatedUploads TruncatedUploads `json:"truncatedUploads,omitempty"`
-	// CheckBeforeSend looks an identity up at the endpoint before its first claim, for the time after a restore.
-	// Not built yet: a connector that asks for it is Stalled with reason NotSupported.
+	// CheckBeforeSend looks each load up at the endpoint before it is claimed for the first time, and follows the job that is found: for the time
+	// after receipts were lost, as when a cluster is restored to before a load. It needs a jobListing other than None, and one look through the list for each new load.
 	// +optional
 	CheckBeforeSend bool `json:"checkBeforeSend,omitempty"`
 	// Limits bound what this connector is asked at once.

@@ -262,7 +262,7 @@ const intervals = "minIntervalSeconds must not exceed maxIntervalSeconds"
 var connectors = []admission{
 	{name: "bare", reason: "the least that is needed is enough"},
 	{name: "full", reason: "every field of a connector", with: changes{
-		"spec.hub": "db", "spec.targetID": "crm-production", "spec.jobListing": "None",
+		"spec.hub": "db", "spec.targetID": "crm-production", "spec.jobListing": "Advisory",
 		"spec.callback": changes{"signatureKeyRef": key}, "spec.tls": changes{"caRef": key}, "spec.deduplication": "Attempt",
 		"spec.truncatedUploads": "MayBeAccepted", "spec.checkBeforeSend": true, "spec.suspend": true,
 	}},
@@ -277,6 +277,7 @@ var connectors = []admission{
 	{name: "hub with a slash", reason: "a hub is one segment", with: changes{"spec.hub": "db/x"}, refusal: "spec.hub"},
 	{name: "targetID with a slash", reason: "a plain name", with: changes{"spec.targetID": "a/b"}, refusal: "spec.targetID"},
 	{name: "empty targetID", reason: "unset or a name", with: changes{"spec.targetID": ""}, refusal: "spec.targetID"},
+	{name: "checkBeforeSend without a list", reason: "there is nothing to look through", with: changes{"spec.checkBeforeSend": true, "spec.jobListing": "None"}, refusal: "it needs jobListing"},
 	{name: "jobListing", reason: "an unknown word", with: changes{"spec.jobListing": "Full"}, refusal: "Unsupported value"},
 	{name: "deduplication", reason: "an unknown word", with: changes{"spec.deduplication": "Content"}, refusal: "Unsupported value"},
 	{name: "truncatedUploads", reason: "an unknown word", with: changes{"spec.truncatedUploads": "Maybe"}, refusal: "Unsupported value"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,20 +130,35 @@ func (j Job) CallbackPayload() string {
 // segment or query value of its notification URL, as its callback-payload, or as
 // that payload's "token".
 func (j Job) Carries(token string) bool {
-	if token == "" {
-		return false
-	}
+	return token != "" && slices.Contains(j.marks(), token)
+}
+
+// CarriesAny reports whether the job was submitted with a token that begins so.
+func (j Job) CarriesAny(prefix string) bool {
+	return prefix != "" && slices.ContainsFunc(j.marks(), func(mark string) bool { return strings.HasPrefix(mark, prefix) })
+}
+
+// Telling reports whether the job tells what it was submitted with, so that one
+// that carries no token of ours is known not to be ours.
+func (j Job) Telling() bool {
+	var metadata map[string]json.RawMessage
+	return j.NotificationURL != "" || json.Unmarshal(j.Metadata, &metadata) == nil && len(metadata) > 0
+}
+
+// marks are all that may be a token.
+func (j Job) marks() []string {
+	var marks []string
 	for _, piece := range strings.FieldsFunc(j.NotificationURL, separatesURL) {
-		if plain, err := url.PathUnescape(piece); err == nil && plain == token {
-			return true
+		if plain, err := url.PathUnescape(piece); err == nil {
+			marks = append(marks, plain)
 		}
 	}
 	payload := j.CallbackPayload()
 	var fields map[string]json.RawMessage
 	if json.Unmarshal([]byte(payload), &fields) == nil {
-		return text(fields["token"]) == token
+		payload = text(fields["token"])
 	}
-	return payload == token
+	return append(marks, payload)
 }
 
 func separatesURL(r rune) bool { return strings.ContainsRune("/?&=#", r) }

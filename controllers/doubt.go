@@ -1,0 +1,165 @@
+package controllers
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
+)
+
+// A doubt is an attempt that the endpoint may have taken, and of which nobody said so: its process is gone, or its answer
+// was lost. While there is one nothing is sent, unless the endpoint is known to recognise a repeated token, or a person
+// takes it upon himself.
+
+// restoredNonce is that of an attempt that a job's status bears witness to. Its token was lost with its receipt.
+const restoredNonce = "restored"
+
+// doubts are the attempts at a load that are in doubt. One that is not fenced, and is the last, may still be made.
+func doubts(receipt *v1alpha1.BulkReceipt) []v1alpha1.Attempt {
+	record := &receipt.Record
+	if record.JobID != "" {
+		return nil
+	}
+	var open []v1alpha1.Attempt
+	for i, a := range record.Attempts {
+		last := i == len(record.Attempts)-1
+		switch {
+		case a.Resolution != "", a.Outcome == v1alpha1.AttemptNotSent, a.Outcome == v1alpha1.AttemptRejected:
+		case a.Outcome == "" && a.FencedBy == "" && last:
+		default:
+			open = append(open, a)
+		}
+	}
+	return open
+}
+
+// isHeld is true of a load of which it cannot be known whether the endpoint took it.
+func isHeld(record *v1alpha1.BulkReceiptRecord) bool {
+	return record.Outcome == v1alpha1.LoadUnknown && record.JobID == ""
+}
+
+// standsAlone is true unless an attempt at the load is in doubt which the last one does not repeat under the same token,
+// at an endpoint that recognises it.
+func standsAlone(receipt *v1alpha1.BulkReceipt, connector *connectorView) bool {
+	last := lastAttempt(receipt)
+	for _, a := range doubts(receipt) {
+		if !connector.deduplicates || tokenOf(receipt, &a) != tokenOf(receipt, &last) {
+			return false
+		}
+	}
+	return true
+}
+
+// tokenOf is what the file of an attempt travels under.
+func tokenOf(receipt *v1alpha1.BulkReceipt, a *v1alpha1.Attempt) string {
+	if a.Token != "" {
+		return a.Token
+	}
+	return fmt.Sprintf("%s.%d.%s", receipt.Name, a.Number, a.Nonce)
+}
+
+// repeatedToken is the token of the attempt that the next one repeats, for an endpoint that recognises it; empty if there
+// never was a doubt.
+func repeatedToken(receipt *v1alpha1.BulkReceipt) string {
+	for _, a := range slices.Backward(receipt.Record.Attempts) {
+		doubted := a.Token != "" || a.FencedBy != "" || a.Outcome == v1alpha1.AttemptUnknown
+		if doubted && a.Nonce != restoredNonce {
+			return tokenOf(receipt, &a)
+		}
+	}
+	return ""
+}
+
+// carries says which jobs of the endpoint came of the attempts in doubt.
+func carries(receipt *v1alpha1.BulkReceipt) func(*openconnectors.Job) bool {
+	open := doubts(receipt)
+	return func(job *openconnectors.Job) bool {
+		return slices.ContainsFunc(open, func(a v1alpha1.Attempt) bool {
+			if a.Nonce == restoredNonce {
+				return job.CarriesAny(receipt.Name + ".")
+			}
+			return job.Carries(tokenOf(receipt, &a))
+		})
+	}
+}
+
+// decideDoubt is about a load with an attempt in doubt, none of which is under way.
+func decideDoubt(v *loadView) step {
+	last, connector := lastAttempt(v.receipt), &v.connector
+	job, _ := wantedBy(v)
+	again := job != nil && (connector.deduplicates || job.Spec.OnUnknown == v1alpha1.OnUnknownResend)
+	hold := step{do: doHold, message: orDefault(last.Message, "the process that claimed the attempt is gone, and left no word of how it ended")}
+	switch {
+	case connector.listing == v1alpha1.ListingNone && !again:
+		return hold
+	case connector.blocked != nil, connector.elsewhere(&v.receipt.Record):
+		return step{do: doWait, after: recheckDelay}
+	}
+	if left := v.known.lastSince.Add(v.patience.withDefaults().Settle).Sub(v.now); left > 0 {
+		return step{do: doWait, after: left}
+	}
+	switch {
+	case connector.listing != v1alpha1.ListingNone && !v.known.lookedUp:
+		return step{do: doLookUp}
+	case !again, v.receipt.Record.Rejections > backoffLimit(job):
+		return hold
+	}
+	if left := retryAt(v, &last).Sub(v.now); left > 0 {
+		return step{do: doWait, after: left}
+	}
+	if connector.deduplicates {
+		return step{do: doRetry, job: job}
+	}
+	return step{do: doResolve, job: job, reason: string(v1alpha1.ResolveResend), message: "sent again by spec.onUnknown of BulkJob " + job.Name}
+}
+
+// decideHeld is about a load of which it cannot be known whether the endpoint took it: somebody decides.
+func decideHeld(v *loadView) step {
+	for _, job := range v.jobs {
+		if r := job.Spec.Resolve; r == nil || job.DeletionTimestamp != nil || r.Attempt != attemptName(v.receipt) || !boundTo(job, v.receipt) {
+			continue
+		}
+		action := job.Spec.Resolve.Action
+		if action == v1alpha1.ResolveAdopt && (v.connector.blocked != nil || v.connector.elsewhere(&v.receipt.Record)) {
+			return step{do: doWait, after: recheckDelay}
+		}
+		return step{do: doResolve, job: job, reason: string(action), message: "decided by spec.resolve of BulkJob " + job.Name}
+	}
+	return step{do: doNothing}
+}
+
+// adopt writes into a receipt that the endpoint has taken the load, as these jobs: one, if all went well.
+func adopt(receipt *v1alpha1.BulkReceipt, jobs []openconnectors.Job, now time.Time) {
+	record, first := &receipt.Record, &jobs[0]
+	taken := now
+	if first.Created != nil && first.Created.Before(now) {
+		taken = *first.Created
+	}
+	record.JobID, record.State, record.SubmitTime = first.ID, first.State, new(metav1.NewTime(taken.Truncate(time.Second)))
+	for _, other := range jobs[1:min(len(jobs), maxOtherJobs+1)] {
+		record.OtherJobIDs = append(record.OtherJobIDs, other.ID)
+	}
+	if record.Rows == nil {
+		record.Rows = &v1alpha1.RowCounts{}
+	}
+	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+}
+
+// settleAttempts writes the outcome of the attempts in doubt.
+func settleAttempts(receipt *v1alpha1.BulkReceipt, now time.Time, change func(*v1alpha1.Attempt)) {
+	open := doubts(receipt)
+	for i := range receipt.Record.Attempts {
+		a := &receipt.Record.Attempts[i]
+		if !slices.ContainsFunc(open, func(o v1alpha1.Attempt) bool { return o.Number == a.Number && o.Nonce == a.Nonce }) {
+			continue
+		}
+		change(a)
+		if a.EndedAt == nil {
+			a.EndedAt = new(metav1.NewMicroTime(now))
+		}
+	}
+}

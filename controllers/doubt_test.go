@@ -1,0 +1,263 @@
+package controllers
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+)
+
+// soon makes the pauses after attempts that came to nothing short.
+func soon(o *Options) { o.Patience.Retry = time.Second }
+
+func authoritative(ci *v1alpha1.ConnectorInstance) {
+	ci.Spec.JobListing = v1alpha1.ListingAuthoritative
+}
+func unlisted(ci *v1alpha1.ConnectorInstance) { ci.Spec.JobListing = v1alpha1.ListingNone }
+func knowing(ci *v1alpha1.ConnectorInstance)  { ci.Spec.Deduplication = v1alpha1.DeduplicationAttempt }
+
+func upsert(j *v1alpha1.BulkJob) {
+	j.Spec.Action, j.Spec.KeyField = v1alpha1.ActionUpsert, "email"
+}
+
+// swallow makes the endpoint read the next upload whole, make nothing of it, and end the connection.
+func swallow(e *fakeEndpoint) {
+	e.set(func(e *fakeEndpoint) {
+		e.before = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			e.set(func(e *fakeEndpoint) { e.before = nil })
+			io.Copy(io.Discard, r.Body)
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+// takeTwice makes the endpoint make two jobs of the next upload, and lose the answer.
+func takeTwice(e *fakeEndpoint) {
+	e.set(func(e *fakeEndpoint) {
+		e.before = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			e.set(func(e *fakeEndpoint) { e.before = nil })
+			e.upload(httptest.NewRecorder(), r)
+			e.mu.Lock()
+			first := *e.jobs[e.order[0]]
+			e.mu.Unlock()
+			first.file = "made twice of one upload"
+			e.take(&first)
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+func telling(e *fakeEndpoint)   { e.set(func(e *fakeEndpoint) { e.telling = true }) }
+func complete1(e *fakeEndpoint) { e.set(func(e *fakeEndpoint) { e.states = []string{"COMPLETE"} }) }
+
+// TestAnswersThatWereLost is about what becomes of a load when the endpoint's answer did not arrive, or its process died.
+func TestAnswersThatWereLost(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		reason    string
+		connector func(*v1alpha1.ConnectorInstance)
+		endpoint  []func(*fakeEndpoint)
+		job       func(*v1alpha1.BulkJob)
+		want      string
+		posts     int // that reached the endpoint
+		taken     int // of which it made a job
+	}{
+		{"taken, and found in the list", nil, []func(*fakeEndpoint){telling, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonComplete, 1, 1},
+		{"not taken, and the list may have missed it", nil, []func(*fakeEndpoint){telling, swallow}, nil, v1alpha1.ReasonSubmissionUnknown, 1, 0},
+		{"not taken, and the list has all", authoritative, []func(*fakeEndpoint){telling, swallow}, nil, v1alpha1.ReasonComplete, 2, 1},
+		{"taken, and the list has all", authoritative, []func(*fakeEndpoint){telling, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonComplete, 1, 1},
+		{"taken, and the list has all, and does not tell what", authoritative, []func(*fakeEndpoint){(*fakeEndpoint).lose}, nil, v1alpha1.ReasonSubmissionUnknown, 1, 1},
+		{"taken, and nothing to be asked", unlisted, []func(*fakeEndpoint){telling, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonSubmissionUnknown, 1, 1},
+		{"taken, and the endpoint knows the token", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) },
+			[]func(*fakeEndpoint){func(e *fakeEndpoint) { e.knowing = true }, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonComplete, 2, 1},
+		{"not taken, and the endpoint knows tokens", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) },
+			[]func(*fakeEndpoint){func(e *fakeEndpoint) { e.knowing = true }, swallow}, nil, v1alpha1.ReasonComplete, 2, 1},
+		{"an upsert whose job wants it again", nil, []func(*fakeEndpoint){telling, swallow},
+			func(j *v1alpha1.BulkJob) { upsert(j); resending(j) }, v1alpha1.ReasonComplete, 2, 1},
+		{"taken twice", nil, []func(*fakeEndpoint){telling, takeTwice}, nil, v1alpha1.ReasonSentTwice, 1, 2},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, soon)
+			if tc.connector != nil {
+				h.ready(tc.connector)
+			} else {
+				h.ready()
+			}
+			h.configMap("contacts", smallCSV)
+			complete1(h.endpoint)
+			for _, change := range tc.endpoint {
+				change(h.endpoint)
+			}
+			change := tc.job
+			if change == nil {
+				change = func(*v1alpha1.BulkJob) {}
+			}
+			job := h.job("contacts", change)
+			h.waitReason(job, tc.want)
+			h.posts(tc.posts)
+			if got := len(h.endpoint.taken()); got != tc.taken {
+				t.Errorf("the endpoint made %d jobs, want %d", got, tc.taken)
+			}
+			if tc.want == v1alpha1.ReasonComplete && deref(job.Status.Rows.Sent) == 0 {
+				t.Errorf("rows: %+v", job.Status.Rows)
+			}
+		})
+	}
+}
+
+// TestAProcessThatLeftNoWord is about a claim of a process that died, with or without the endpoint's job to show for it.
+func TestAProcessThatLeftNoWord(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		reason    string
+		connector func(*v1alpha1.ConnectorInstance)
+		sent      bool // before it died
+		want      string
+		posts     int
+	}{
+		{"it had not sent it, and the list has all", authoritative, false, v1alpha1.ReasonComplete, 1},
+		{"it had sent it, and the list has it", func(*v1alpha1.ConnectorInstance) {}, true, v1alpha1.ReasonComplete, 0},
+		{"the list may have missed it", func(*v1alpha1.ConnectorInstance) {}, false, v1alpha1.ReasonSubmissionUnknown, 0},
+		{"the endpoint knows tokens", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) }, true, v1alpha1.ReasonComplete, 1},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, soon)
+			ci := h.ready(tc.connector)
+			h.configMap("contacts", smallCSV)
+			complete1(h.endpoint)
+			telling(h.endpoint)
+			h.endpoint.set(func(e *fakeEndpoint) { e.knowing = true })
+			receipt := h.foreign("another", "")
+			receipt.Record.TargetFingerprint = h.fingerprint(ci)
+			if tc.sent {
+				h.endpoint.take(&fakeJob{object: "contact", csv: smallCSV, metaData: map[string]any{"callback-payload": tokenOf(receipt, new(lastAttempt(receipt)))}})
+			}
+			h.create(receipt)
+			job := h.job("contacts")
+			h.waitReason(job, tc.want)
+			h.posts(tc.posts)
+			if tc.want == v1alpha1.ReasonComplete && len(h.endpoint.taken()) != 1 {
+				t.Errorf("the endpoint made %d jobs", len(h.endpoint.taken()))
+			}
+			if first := h.receipt().Record.Attempts[0]; first.FencedBy == "" {
+				t.Errorf("it was not forbidden to go on: %+v", first)
+			}
+		})
+	}
+}
+
+// TestAPersonDecides is about spec.resolve.
+func TestAPersonDecides(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, soon)
+	h.ready()
+	complete1(h.endpoint)
+	hold := func(name string, lose func(*fakeEndpoint)) (*v1alpha1.BulkJob, string) {
+		h.configMap(name, smallCSV+name+","+name+"@example.com\n")
+		lose(h.endpoint)
+		job := h.job(name, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = name })
+		h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
+		return job, job.Status.Receipt + ".1"
+	}
+	says := func(job *v1alpha1.BulkJob, text string) {
+		h.eventually("the job says "+text, func() (bool, string) {
+			h.get(job)
+			for _, c := range job.Status.Conditions {
+				if strings.Contains(c.Message, text) {
+					return true, ""
+				}
+			}
+			return false, job.Status.Conditions[0].Message
+		})
+	}
+	decide := func(job *v1alpha1.BulkJob, r v1alpha1.Resolve) {
+		update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Resolve = &r })
+	}
+
+	adopted, attempt := hold("adopted", (*fakeEndpoint).lose)
+	decide(adopted, v1alpha1.Resolve{Attempt: adopted.Status.Receipt + ".2", Action: v1alpha1.ResolveResend})
+	says(adopted, "names another attempt, "+adopted.Status.Receipt+".2, and is ignored")
+	decide(adopted, v1alpha1.Resolve{Attempt: attempt, Action: v1alpha1.ResolveAdopt, JobID: "999"})
+	says(adopted, "999, which the endpoint does not know")
+	decide(adopted, v1alpha1.Resolve{Attempt: attempt, Action: v1alpha1.ResolveAdopt, JobID: "42114492"})
+	h.waitReason(adopted, v1alpha1.ReasonComplete)
+	if adopted.Status.JobID != "42114492" {
+		t.Errorf("it is followed as %s", adopted.Status.JobID)
+	}
+	h.posts(1)
+
+	abandoned, attempt := hold("abandoned", (*fakeEndpoint).lose)
+	decide(abandoned, v1alpha1.Resolve{Attempt: attempt, Action: v1alpha1.ResolveAbandon})
+	h.waitReason(abandoned, v1alpha1.ReasonAbandoned)
+	h.posts(2)
+
+	resent, attempt := hold("resent", swallow)
+	decide(resent, v1alpha1.Resolve{Attempt: attempt, Action: v1alpha1.ResolveResend})
+	h.waitReason(resent, v1alpha1.ReasonComplete)
+	h.posts(4)
+	update(h, resent, func(j *v1alpha1.BulkJob) { j.Labels = map[string]string{"look": "again"} })
+	h.calm()
+	h.posts(4) // it was decided once
+}
+
+// A load that a later one of the same object would be overwritten by is not sent again by itself.
+func TestNotSentAgainAfterALaterClaim(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, soon, func(o *Options) { o.Patience.Settle = 15 * time.Second })
+	h.ready()
+	complete1(h.endpoint)
+	telling(h.endpoint)
+	h.configMap("contacts", smallCSV)
+	h.configMap("more", bigger)
+	swallow(h.endpoint)
+	job := h.job("contacts", upsert, resending)
+	h.waitReason(job, v1alpha1.ReasonLookingUp)
+	h.waitReason(h.job("later", upsert, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" }), v1alpha1.ReasonComplete)
+	if message := h.waitReason(job, v1alpha1.ReasonSubmissionUnknown); !strings.Contains(message, "claimed later for the same object") {
+		t.Errorf("message: %s", message)
+	}
+	h.posts(2)
+}
+
+// After its receipt and its job were lost, a load is found at the endpoint by a connector that checks before it sends.
+func TestCheckBeforeSend(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ready(func(ci *v1alpha1.ConnectorInstance) { ci.Spec.CheckBeforeSend = true })
+	complete1(h.endpoint)
+	telling(h.endpoint)
+	h.configMap("contacts", smallCSV)
+	job := h.job("contacts")
+	h.waitReason(job, v1alpha1.ReasonComplete)
+	h.posts(1)
+	id := job.Status.JobID
+	h.delete(job)
+	if err := h.client.DeleteAllOf(t.Context(), &v1alpha1.BulkReceipt{}, client.InNamespace(h.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("nothing is left", func() (bool, string) { return len(h.receipts())+len(h.jobs()) == 0, "receipts or jobs" })
+	again := h.job("contacts")
+	h.waitReason(again, v1alpha1.ReasonComplete)
+	if again.Status.JobID != id {
+		t.Errorf("it is followed as %s, it was taken as %s", again.Status.JobID, id)
+	}
+	h.posts(1)
+	h.endpoint.set(func(e *fakeEndpoint) { e.telling = false })
+	h.configMap("more", bigger)
+	h.waitReason(h.job("more", func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" }), v1alpha1.ReasonSubmissionUnknown)
+	h.posts(1)
+}

@@ -1,0 +1,252 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
+	"bulkjob.dev/operator/internal/upload"
+)
+
+const (
+	// lookupTimeout bounds one look through the endpoint's list of jobs.
+	lookupTimeout = time.Minute
+
+	// maxListed jobs are looked through; beyond them it is not known who else is there.
+	maxListed = 50_000
+
+	// lookupLimit is how many jobs that do not tell in the list what they were made of are asked one by one.
+	lookupLimit = 100
+
+	// listingSlack is by how much the endpoint's clock may be behind.
+	listingSlack = 24 * time.Hour
+
+	// maxOtherJobs are named in a receipt.
+	maxOtherJobs = 10
+)
+
+// sighting is what the endpoint's list has of a load.
+type sighting struct {
+	jobs []openconnectors.Job // that came of it
+	sure bool                 // all others are known not to have come of it
+}
+
+// search says what is looked for.
+type search struct {
+	ours   func(*openconnectors.Job) bool
+	object string
+	since  time.Time // by this process's clock; older jobs are others; zero: none is too old
+}
+
+// lookUp reads the endpoint's list of jobs through.
+func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sighting, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	seen := sighting{sure: true}
+	listed := 0
+	var mute []string
+	for job, err := range c.client.Jobs(ctx, "") {
+		if err != nil {
+			return seen, err
+		}
+		listed++
+		switch {
+		case s.ours(&job):
+			seen.jobs = append(seen.jobs, job)
+		case job.Telling(), s.another(&job):
+		default:
+			mute = append(mute, job.ID)
+		}
+		if listed >= maxListed || len(mute) > lookupLimit {
+			seen.sure = false
+			return seen, nil
+		}
+	}
+	pace := rate.NewLimiter(rate.Limit(max(perSecond, 1)), 1)
+	for _, id := range mute {
+		if err := pace.Wait(ctx); err != nil {
+			return seen, err
+		}
+		job, err := c.client.Status(ctx, id)
+		switch {
+		case err != nil:
+			return seen, err
+		case s.ours(&job):
+			seen.jobs = append(seen.jobs, job)
+		case !job.Telling():
+			seen.sure = false
+		}
+	}
+	return seen, nil
+}
+
+// another is true for a job that cannot have come of the load, whatever it was submitted with.
+func (s *search) another(job *openconnectors.Job) bool {
+	return strings.EqualFold(job.Direction, "DOWNLOAD") || job.Object != "" && !strings.EqualFold(job.Object, s.object) ||
+		!s.since.IsZero() && job.Created != nil && job.Created.Before(s.since.Add(-listingSlack))
+}
+
+// lookUp asks the endpoint whether it took a load that is in doubt, and records what it says.
+func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
+	done, wait := r.ask(v, connection, upload.Submit)
+	if done == nil {
+		return requeue(wait, priorityFollow), nil
+	}
+	defer done()
+	open := doubts(v.receipt)
+	seen, err := lookUp(ctx, connection, search{ours: carries(v.receipt), object: v.receipt.Spec.Object, since: open[0].At.Time}, v.connector.perSecond)
+	receipt := v.receipt.DeepCopy()
+	switch {
+	case listsNothing(err): // it has no such list
+	case err != nil:
+		return r.trouble(v, progressing(v1alpha1.ReasonLookingUp, lookingUpMessage+", and could not be asked: "+err.Error())), nil
+	case len(seen.jobs) > 0:
+		settleAttempts(receipt, v.now, func(a *v1alpha1.Attempt) {
+			a.Outcome, a.Message = v1alpha1.AttemptAccepted, "found in the endpoint's list of jobs"
+		})
+		adopt(receipt, seen.jobs, v.now)
+		return r.settled(ctx, receipt)
+	case seen.sure && v.connector.listing == v1alpha1.ListingAuthoritative:
+		settleAttempts(receipt, v.now, func(a *v1alpha1.Attempt) {
+			a.Outcome, a.Message = v1alpha1.AttemptNotSent, "the endpoint's list of jobs does not have it"
+		})
+		return r.settled(ctx, receipt)
+	}
+	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) { l.lookedUp = lastAttempt(receipt).Nonce })
+	return requeue(0, priorityFollow), nil
+}
+
+// listsNothing is true of an endpoint that has no list of jobs, or does not let this account see it.
+func listsNothing(err error) bool {
+	refused, ok := errors.AsType[*openconnectors.APIError](err)
+	return ok && (refused.StatusCode == http.StatusNotFound || refused.StatusCode == http.StatusMethodNotAllowed || refused.StatusCode == http.StatusForbidden)
+}
+
+// settled records what was found out, or decided, about the attempts in doubt.
+func (r *ReceiptReconciler) settled(ctx context.Context, receipt *v1alpha1.BulkReceipt) (ctrl.Result, error) {
+	if err := r.Update(ctx, receipt); err != nil {
+		return ctrl.Result{}, staleOnConflict(err)
+	}
+	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) { l.trouble = nil })
+	if len(receipt.Record.OtherJobIDs) > 0 {
+		r.operator.metrics.sentTwice.Inc()
+	}
+	return requeue(0, priorityFollow), nil
+}
+
+// resolve records what a job decides about a load that is in doubt.
+func (r *ReceiptReconciler) resolve(ctx context.Context, v *loadView, connection *connection, next step) (ctrl.Result, error) {
+	receipt, action := v.receipt.DeepCopy(), v1alpha1.ResolveAction(next.reason)
+	if action == v1alpha1.ResolveResend && next.job.Spec.Resolve == nil {
+		later, err := r.operator.laterClaim(ctx, receipt)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		if later != "" {
+			return r.write(ctx, v, step{do: doHold, message: "onUnknown: Resend is not acted on, since " + later +
+				" was claimed later for the same object: its rows would be overwritten by older ones"})
+		}
+	}
+	var adopted []openconnectors.Job
+	if action == v1alpha1.ResolveAdopt {
+		job, err := r.adoptable(ctx, v, connection, next.job.Spec.Resolve.JobID)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		adopted = append(adopted, job)
+	}
+	settleAttempts(receipt, v.now, func(a *v1alpha1.Attempt) {
+		a.Resolution, a.Message = action, next.message
+		if a.Outcome == "" {
+			a.Outcome = v1alpha1.AttemptUnknown
+		}
+	})
+	record := &receipt.Record
+	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+	switch action {
+	case v1alpha1.ResolveAdopt:
+		adopt(receipt, adopted, v.now)
+	case v1alpha1.ResolveAbandon:
+		end(record, v1alpha1.LoadAbandoned, v1alpha1.ReasonAbandoned, next.message+": nobody knows whether the endpoint took the file, and it is not followed any further", v.now)
+	}
+	return r.settled(ctx, receipt)
+}
+
+// adoptable is the endpoint's job of that id, if a load can be followed as it. The error is a *held if it cannot.
+func (r *ReceiptReconciler) adoptable(ctx context.Context, v *loadView, connection *connection, id string) (openconnectors.Job, error) {
+	done, _ := r.ask(v, connection, upload.Submit)
+	if done == nil {
+		return openconnectors.Job{}, errStale
+	}
+	defer done()
+	job, err := connection.client.Status(ctx, id)
+	refused, answered := errors.AsType[*openconnectors.APIError](err)
+	named := search{object: v.receipt.Spec.Object}
+	switch {
+	case answered && refused.StatusCode == http.StatusNotFound:
+		return job, refusal(v1alpha1.ReasonSubmissionUnknown, "spec.resolve names the endpoint's job "+id+", which the endpoint does not know: correct jobID")
+	case err != nil:
+		return job, &held{progressing(v1alpha1.ReasonLookingUp, "spec.resolve names the endpoint's job "+id+", which could not be asked for: "+err.Error())}
+	case named.another(&job):
+		return job, refusal(v1alpha1.ReasonSubmissionUnknown, "spec.resolve names the endpoint's job "+id+", which is no upload to object "+named.object+": correct jobID")
+	case job.CarriesAny("br-") && !job.CarriesAny(v.receipt.Name+"."):
+		return job, refusal(v1alpha1.ReasonSubmissionUnknown, "spec.resolve names the endpoint's job "+id+", which came of another load: correct jobID")
+	}
+	job.ID = id
+	return job, nil
+}
+
+// laterClaim is a receipt of the same connector and object with a later claim; empty if there is none.
+func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt) (string, error) {
+	mine := lastAttempt(receipt).At
+	list := &v1alpha1.BulkReceiptList{}
+	for more := true; more; more = list.Continue != "" {
+		err := o.live.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{"spec.object": receipt.Spec.Object},
+			client.Limit(500), client.Continue(list.Continue))
+		if err != nil {
+			return "", err
+		}
+		for i := range list.Items {
+			other := &list.Items[i]
+			if other.Name != receipt.Name && other.Record.ConnectorRef == receipt.Record.ConnectorRef && lastAttempt(other).At.After(mine.Time) {
+				return other.Name, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// checkBefore looks a load up at the endpoint that no receipt tells of. If the endpoint took it before, the receipt is made
+// anew, and is to be followed.
+func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
+	seen, err := lookUp(ctx, c.connection, search{
+		ours: func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") }, object: c.identity.Object,
+	}, c.connector.Spec.Limits.RequestsPerSecond)
+	switch {
+	case err != nil:
+		return &held{progressing(v1alpha1.ReasonLookingUp, "checkBeforeSend: cannot look through the endpoint's jobs: "+err.Error())}
+	case len(seen.jobs) > 0:
+		receipt := o.claimed(c, nil, newToken())
+		attempt := &receipt.Record.Attempts[0]
+		attempt.Outcome, attempt.EndedAt, attempt.Message = v1alpha1.AttemptAccepted, new(metav1.NewMicroTime(o.now())), "found in the endpoint's list of jobs"
+		adopt(receipt, seen.jobs, o.now())
+		if err := o.client.Create(ctx, receipt); err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+		return errStale // there is a receipt to follow now
+	case !seen.sure:
+		return refusal(v1alpha1.ReasonSubmissionUnknown, "checkBeforeSend: the endpoint's list of jobs does not tell whether it took this load before; "+
+			"look there, and set checkBeforeSend of the ConnectorInstance to false to go on")
+	}
+	return nil
+}
