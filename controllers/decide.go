@@ -57,6 +57,8 @@ type connectorView struct {
 	maxUploads int
 	// listing is how far its list of jobs can be trusted.
 	listing v1alpha1.JobListing
+	// tells is true if it lately told of its jobs' ends by itself.
+	tells bool
 	// deduplicates is true if it recognises a repeated token.
 	deduplicates bool
 }

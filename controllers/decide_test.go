@@ -217,6 +217,9 @@ func TestDecideLoad(t *testing.T) {
 		{"what was decided is no doubt", []func(*loadView){attempts(unknown), func(v *loadView) { v.receipt.Record.Attempts[0].Resolution = v1alpha1.ResolveResend }, later(time.Minute)}, decision{Do: doRetry, Job: "contacts"}},
 		{"a held load waits for a person", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 2))}, decision{Do: doNothing}},
 		{"whose word is about this attempt", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 1))}, decision{Do: doResolve, Reason: "Resend", Job: "contacts"}},
+		{"or for a callback", []func(*loadView){attempts(unknown), heldLoad, calls("nonce-1/1234")}, decision{Do: doLookUp}},
+		{"about this attempt", []func(*loadView){attempts(unknown), heldLoad, calls("nonce-2/1234")}, decision{Do: doNothing}},
+		{"a callback is not waited with", []func(*loadView){attempts(unknown), inDoubt(0), calls("nonce-1/1234")}, decision{Do: doLookUp}},
 		{"a job is adopted of a connector that can be asked", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveAdopt, 1)), blocked}, decision{Do: doWait, After: 30 * time.Second}},
 		{"a job that is bound to something else has no say", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveAbandon, 1)), spec(changed)}, decision{Do: doNothing}},
 
@@ -312,6 +315,11 @@ func decides(action v1alpha1.ResolveAction, n int) func(*v1alpha1.BulkJob) {
 	}
 }
 
+// calls is what a callback said.
+func calls(what string) func(*loadView) {
+	return func(v *loadView) { v.receipt.Annotations = map[string]string{v1alpha1.AnnotationCallbackJob: what} }
+}
+
 func asks(listing v1alpha1.JobListing) func(*loadView) {
 	return func(v *loadView) { v.connector.listing = listing }
 }
@@ -355,7 +363,8 @@ func brokenRules(v *loadView, next step) []string {
 	mine := last.Holder == v.known.holder
 	sure := v.connector.fingerprint == record.TargetFingerprint || v.connector.blocked != nil
 	if isHeld(record) {
-		rule(slices.Contains([]verb{doNothing, doWait, doResolve}, next.do), "what is held is decided by a person only")
+		rule(slices.Contains([]verb{doNothing, doWait, doResolve, doLookUp}, next.do), "what is held is decided by a person, or told by the endpoint")
+		rule(next.do != doLookUp || toldJob(v.receipt) != "", "the endpoint is not asked again by itself")
 		return broken
 	}
 	if record.Outcome != "" {
@@ -389,7 +398,7 @@ func brokenRules(v *loadView, next step) []string {
 	case doFence:
 		rule(last.Outcome == "" && last.FencedBy == "" && !v.known.uploading, "only what is not known to be under way")
 	case doLookUp:
-		rule(v.connector.listing != v1alpha1.ListingNone && v.connector.blocked == nil && !v.connector.elsewhere(record), "only of the instance that may have taken it, if it can tell")
+		rule((v.connector.listing != v1alpha1.ListingNone || toldJob(v.receipt) != "") && v.connector.blocked == nil && !v.connector.elsewhere(record), "only of the instance that may have taken it, if it can tell")
 		rule(last.Outcome != "" || last.FencedBy != "", "only of what is not under way")
 	case doResolve:
 		rule(slices.Contains(v.jobs, next.job) && next.reason != "" && next.message != "", "for a job, and says what and why")

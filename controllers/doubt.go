@@ -92,12 +92,16 @@ func decideDoubt(v *loadView) step {
 	last, connector := lastAttempt(v.receipt), &v.connector
 	job, _ := wantedBy(v)
 	again := job != nil && (connector.deduplicates || job.Spec.OnUnknown == v1alpha1.OnUnknownResend)
+	told := toldJob(v.receipt) != "" && !v.known.lookedUp
 	hold := step{do: doHold, message: orDefault(last.Message, "the process that claimed the attempt is gone, and left no word of how it ended")}
 	switch {
-	case connector.listing == v1alpha1.ListingNone && !again:
+	case connector.listing == v1alpha1.ListingNone && !again && !told:
 		return hold
 	case connector.blocked != nil, connector.elsewhere(&v.receipt.Record):
 		return step{do: doWait, after: recheckDelay}
+	}
+	if told {
+		return step{do: doLookUp}
 	}
 	if left := v.known.lastSince.Add(v.patience.withDefaults().Settle).Sub(v.now); left > 0 {
 		return step{do: doWait, after: left}
@@ -117,7 +121,22 @@ func decideDoubt(v *loadView) step {
 	return step{do: doResolve, job: job, reason: string(v1alpha1.ResolveResend), message: "sent again by spec.onUnknown of BulkJob " + job.Name}
 }
 
-// decideHeld is about a load of which it cannot be known whether the endpoint took it: somebody decides.
+// toldJob is the id that a callback gave to the job of an attempt in doubt; empty if none did.
+func toldJob(receipt *v1alpha1.BulkReceipt) string {
+	for _, a := range doubts(receipt) {
+		if id := calledBack(receipt, &a); id != "" {
+			return id
+		}
+	}
+	return ""
+}
+
+// lookupOf names what a look-up was about: another attempt, or another callback, is worth another one.
+func lookupOf(receipt *v1alpha1.BulkReceipt) string {
+	return lastAttempt(receipt).Nonce + " " + toldJob(receipt)
+}
+
+// decideHeld is about a load of which it cannot be known whether the endpoint took it: somebody decides, or a late callback tells.
 func decideHeld(v *loadView) step {
 	for _, job := range v.jobs {
 		if r := job.Spec.Resolve; r == nil || job.DeletionTimestamp != nil || r.Attempt != attemptName(v.receipt) || !boundTo(job, v.receipt) {
@@ -128,6 +147,9 @@ func decideHeld(v *loadView) step {
 			return step{do: doWait, after: recheckDelay}
 		}
 		return step{do: doResolve, job: job, reason: string(action), message: "decided by spec.resolve of BulkJob " + job.Name}
+	}
+	if toldJob(v.receipt) != "" && !v.known.lookedUp && v.connector.blocked == nil && !v.connector.elsewhere(&v.receipt.Record) {
+		return step{do: doLookUp}
 	}
 	return step{do: doNothing}
 }

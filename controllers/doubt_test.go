@@ -261,3 +261,56 @@ func TestCheckBeforeSend(t *testing.T) {
 	h.waitReason(h.job("more", func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" }), v1alpha1.ReasonSubmissionUnknown)
 	h.posts(1)
 }
+
+// hear marks the house's only receipt as a verified callback does.
+func (h *house) calledBack(what string) {
+	h.t.Helper()
+	receipt := h.receipt()
+	before := receipt.DeepCopy()
+	receipt.Annotations = map[string]string{v1alpha1.AnnotationPollRequestedAt: time.Now().UTC().Format(time.RFC3339)}
+	if what != "" {
+		receipt.Annotations[v1alpha1.AnnotationCallbackJob] = lastAttempt(receipt).Nonce + "/" + what
+	}
+	if err := h.client.Patch(h.t.Context(), receipt, client.MergeFrom(before)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestCallbacksAreHeeded is about the marks that verified callbacks leave on receipts.
+func TestCallbacksAreHeeded(t *testing.T) {
+	t.Parallel()
+	t.Run("a poll comes at once", func(t *testing.T) {
+		t.Parallel()
+		h := newHouse(t, func(o *Options) { o.Callback = &Callback{URL: "https://bulkjob.example.com"} })
+		h.ready(func(ci *v1alpha1.ConnectorInstance) {
+			callsBack(ci)
+			ci.Spec.Polling = v1alpha1.Polling{MinIntervalSeconds: 3600, MaxIntervalSeconds: 3600}
+		})
+		h.configMap("contacts", smallCSV)
+		job := h.job("contacts")
+		h.waitReason(job, v1alpha1.ReasonSubmitted)
+		asked := h.endpoint.callbacks()
+		if want := "https://bulkjob.example.com/"; len(asked) != 1 || !strings.HasPrefix(asked[0], want) || !strings.HasSuffix(asked[0], tokenOf(h.receipt(), new(lastAttempt(h.receipt())))) {
+			t.Errorf("the endpoint was asked to call %v", asked)
+		}
+		h.done()
+		h.calledBack("")
+		h.waitReason(job, v1alpha1.ReasonComplete)
+	})
+	t.Run("a job that was told of is adopted", func(t *testing.T) {
+		t.Parallel()
+		h := newHouse(t)
+		h.ready(unlisted)
+		h.configMap("contacts", smallCSV)
+		h.done()
+		h.endpoint.lose()
+		job := h.job("contacts")
+		h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
+		h.calledBack("999")
+		h.calm()
+		h.waitReason(job, v1alpha1.ReasonSubmissionUnknown) // there is none of that id
+		h.calledBack("42114492")
+		h.waitReason(job, v1alpha1.ReasonComplete)
+		h.posts(1)
+	})
+}

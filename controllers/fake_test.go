@@ -60,6 +60,7 @@ type hold struct {
 
 type fakeJob struct {
 	id, object, file, csv string
+	callback              string
 	metaData              map[string]any
 	looks                 int
 	cancelled             bool
@@ -218,7 +219,7 @@ func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "the file cannot be read")
 		return
 	}
-	job := &fakeJob{object: r.PathValue("object"), file: header.Filename, csv: string(text)}
+	job := &fakeJob{object: r.PathValue("object"), file: header.Filename, csv: string(text), callback: r.Header.Get("Elements-Async-Callback-Url")}
 	if form := r.FormValue("metaData"); form != "" {
 		if err := json.Unmarshal([]byte(form), &job.metaData); err != nil {
 			refuse(w, http.StatusBadRequest, "metaData is not JSON")
@@ -226,6 +227,15 @@ func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	reply(w, 200, map[string]any{"instanceId": 425904, "id": e.take(job), "status": "CREATED"})
+}
+
+// callbacks are the URLs that uploads asked to be told at.
+func (e *fakeEndpoint) callbacks() []string {
+	var urls []string
+	for _, job := range e.taken() {
+		urls = append(urls, job.callback)
+	}
+	return urls
 }
 
 // take makes a job of an upload.

@@ -90,6 +90,21 @@ func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sigh
 	return seen, nil
 }
 
+// confirm asks for the job that a callback told of. One that is another's, or that the endpoint does not know, counts for nothing.
+func confirm(ctx context.Context, c *connection, s search, id string) (sighting, error) {
+	if id == "" {
+		return sighting{}, nil
+	}
+	job, err := c.client.Status(ctx, id)
+	if refused, ok := errors.AsType[*openconnectors.APIError](err); ok && refused.StatusCode == http.StatusNotFound {
+		return sighting{}, nil
+	}
+	if err != nil || s.another(&job) || job.Telling() && !s.ours(&job) {
+		return sighting{}, err
+	}
+	return sighting{jobs: []openconnectors.Job{job}}, nil
+}
+
 // another is true for a job that cannot have come of the load, whatever it was submitted with.
 func (s *search) another(job *openconnectors.Job) bool {
 	return strings.EqualFold(job.Direction, "DOWNLOAD") || job.Object != "" && !strings.EqualFold(job.Object, s.object) ||
@@ -104,7 +119,11 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 	}
 	defer done()
 	open := doubts(v.receipt)
-	seen, err := lookUp(ctx, connection, search{ours: carries(v.receipt), object: v.receipt.Spec.Object, since: open[0].At.Time}, v.connector.perSecond)
+	s := search{ours: carries(v.receipt), object: v.receipt.Spec.Object, since: open[0].At.Time}
+	seen, err := confirm(ctx, connection, s, toldJob(v.receipt))
+	if err == nil && len(seen.jobs) == 0 && v.connector.listing != v1alpha1.ListingNone {
+		seen, err = lookUp(ctx, connection, s, v.connector.perSecond)
+	}
 	receipt := v.receipt.DeepCopy()
 	switch {
 	case listsNothing(err): // it has no such list
@@ -122,7 +141,7 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 		})
 		return r.settled(ctx, receipt)
 	}
-	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) { l.lookedUp = lastAttempt(receipt).Nonce })
+	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) { l.lookedUp = lookupOf(receipt) })
 	return requeue(0, priorityFollow), nil
 }
 

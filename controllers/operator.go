@@ -44,6 +44,7 @@ type operator struct {
 	metrics     *metrics
 	patience    Patience
 	shard       *Shard
+	callback    *Callback
 	now         func() time.Time
 
 	jobEvents       chan event.GenericEvent
@@ -112,6 +113,7 @@ func (o *operator) view(ctx context.Context, namespace, name string) (connectorV
 	v := connectorView{}
 	if ci != nil {
 		v.polling, v.perSecond, v.maxUploads = ci.Spec.Polling, ci.Spec.Limits.RequestsPerSecond, int(ci.Spec.Limits.MaxConcurrentUploads)
+		v.tells = o.callback.tells(ci, o.now())
 		v.listing, v.deduplicates = ci.Spec.JobListing, ci.Spec.Deduplication == v1alpha1.DeduplicationAttempt
 	}
 	if h, ok := errors.AsType[*held](err); ok {

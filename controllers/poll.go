@@ -37,7 +37,7 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 		return r.finish(ctx, v, connection, &job)
 	}
 	key := client.ObjectKeyFromObject(v.receipt)
-	interval := pollInterval(v.now.Sub(submitted(v.receipt)), v.connector.polling, string(v.receipt.UID))
+	interval := nextInterval(v)
 	changed := false
 	r.operator.process.with(key, func(l *load) {
 		changed = l.heard(&job, v.receipt, v.now, r.operator.patience.UnknownState)
@@ -47,6 +47,16 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 		r.wakeJobs(v)
 	}
 	return requeue(interval, priorityPoll), nil
+}
+
+// nextInterval is the time until the next poll of a load that goes on.
+func nextInterval(v *loadView) time.Duration {
+	elapsed, uid := v.now.Sub(submitted(v.receipt)), string(v.receipt.UID)
+	interval := pollInterval(elapsed, v.connector.polling, uid)
+	if v.connector.tells {
+		return stretched(interval, elapsed, uid)
+	}
+	return interval
 }
 
 // ask asks for one request to the connector. If there is none yet, it says when to ask again; the receipt is woken when

@@ -43,7 +43,8 @@ type load struct {
 	upload *transfer // the upload of the last attempt, while it runs
 
 	nextPoll   time.Time
-	failures   int // polls in a row that failed
+	requested  time.Time // by the last callback
+	failures   int       // polls in a row that failed
 	state      string
 	stateSince time.Time
 	rows       *v1alpha1.RowCounts
@@ -293,8 +294,11 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 		} else if stands := last.Nonce + string(last.Outcome) + last.FencedBy; l.last != stands {
 			l.last, l.lastSince = stands, now
 		}
-		k.lastSince, k.lookedUp = l.lastSince, l.lookedUp == last.Nonce
+		k.lastSince, k.lookedUp = l.lastSince, l.lookedUp == lookupOf(receipt)
 		k.inHand, k.begun = l.inHand[last.Nonce] != nil, l.begun[last.Nonce]
+		if at := pollRequested(receipt); !at.Equal(l.requested) {
+			l.requested, l.nextPoll = at, now
+		}
 		k.firstSeen, k.nextPoll = l.foreignSince, l.nextPoll
 		k.state, k.stateSince, k.trouble = l.state, l.stateSince, l.trouble
 		k.rows, k.rowsSince = l.rows, l.rowsSince

@@ -97,7 +97,7 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 	result.sent = c.connection.client.Submit(ctx, openconnectors.Upload{
 		Object: c.job.Spec.Object, FileName: token + extension(c.identity.Format), ContentType: contentType(c.identity.Format),
 		File: body, Size: c.pinned.Size, Progress: o.process.transferring(c.key(), c.pinned.Size, o.now()),
-		MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path,
+		MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path, CallbackURL: o.callback.callbackURL(c.connector, token),
 		TruncatedMayBeAccepted: c.connector.Spec.TruncatedUploads == v1alpha1.TruncatedMayBeAccepted,
 		BeforeBoundary: func(ctx context.Context) error {
 			if rows != nil && rows.Rows() == 0 {

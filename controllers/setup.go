@@ -56,6 +56,8 @@ type Options struct {
 	CloudIdentities []sources.Identity
 	// Patience is how long the operator waits before it believes the worst.
 	Patience Patience
+	// Callback is where endpoints may tell that their jobs have ended; nil: nobody is asked to.
+	Callback *Callback
 	// Shard is what the manager works for, and made its cache; nil: all that its cache holds.
 	Shard *Shard
 	// Registry takes the metrics; nil: the manager's own.
@@ -145,7 +147,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		connections: &connections{reader: mgr.GetAPIReader(), policy: options.Dial, instrument: m.instrument},
 		process:     newProcess(),
 		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),
-		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, patience: patience, shard: options.Shard, now: time.Now,
+		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, patience: patience, shard: options.Shard, callback: options.Callback, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),

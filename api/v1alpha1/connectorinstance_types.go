@@ -105,7 +105,8 @@ type ConnectorInstanceSpec struct {
 	// CredentialsRef names a Secret in this namespace, labelled bulkjob.dev/use=credentials, with the keys
 	// element (the connector instance's token), user (the user secret) and, optionally, organization.
 	CredentialsRef LocalReference `json:"credentialsRef"`
-	// Callback says how the endpoint's notifications are verified. Not acted on yet: loads are polled.
+	// Callback says how the endpoint's notifications are verified, where the operator receives them (--callback-url). Each upload then asks for
+	// one, and a verified one brings the next poll forward. Unset: loads are polled only.
 	// +optional
 	Callback *Callback `json:"callback,omitempty"`
 	// JobListing says how far GET /bulk/jobs can be trusted when an answer was lost. Authoritative: it has every job that was taken, at once, so that
