@@ -56,6 +56,9 @@ func (c *Callback) callbackURL(ci *v1alpha1.ConnectorInstance, token string) str
 // Overhear makes a cache learn, from the receipts that it reads, which connectors' endpoints tell of their jobs' ends.
 // So every replica knows it from its start on, and nothing is written to remember it.
 func (c *Callback) Overhear(options *cache.Options) {
+	if c == nil {
+		return
+	}
 	for kind, of := range options.ByObject {
 		if _, ok := kind.(*v1alpha1.BulkReceipt); !ok {
 			continue

@@ -34,6 +34,9 @@ type options struct {
 	allowPrivate    list
 	proxyFromEnv    bool
 	identities      list
+	callbackAddress string
+	callbackURL     string
+	callbackCerts   string
 }
 
 func newOptions(flags *flag.FlagSet) *options {
@@ -55,6 +58,10 @@ func newOptions(flags *flag.FlagSet) *options {
 	flags.BoolVar(&o.proxyFromEnv, "proxy-from-environment", false, "use the proxy that HTTPS_PROXY and its kin name")
 	flags.Var(&o.identities, "cloud-identity",
 		"objects that jobs may read with the operator's own cloud identity, separated by commas, each as namespace=URL: crm=s3://crm-imports/2026/")
+	flags.StringVar(&o.callbackAddress, "callback-bind-address", "0", "address to be called back at, such as :8444; 0: endpoints are polled only")
+	flags.StringVar(&o.callbackURL, "callback-url", "", "public URL that leads to --callback-bind-address; it is told to endpoints")
+	flags.StringVar(&o.callbackCerts, "callback-cert-dir", "",
+		"directory with tls.crt and tls.key for --callback-bind-address, read anew when they change; empty: plain HTTP, behind a proxy that ends TLS")
 	return o
 }
 
