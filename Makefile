@@ -19,6 +19,8 @@ JOBS         ?=
 KILLS        ?=
 MINUTES      ?=
 SHORT        ?=
+VULNDB       ?=
+VULNDB_OPTIONAL ?=
 
 BIN       := bin
 # A compiler that collects no garbage is a fifth faster; the limit is per process. Equal flags share one build cache.
@@ -133,6 +135,11 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s).
 		done; \
 	done
 
+.PHONY: vulncheck
+vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities in what is called. Needs the network. VULNDB=URL, VULNDB_OPTIONAL=1.
+	$(call say,Looking for known vulnerabilities)
+	@GOVULNCHECK=$(CURDIR)/$(BIN)/govulncheck VULNDB='$(VULNDB)' VULNDB_OPTIONAL='$(VULNDB_OPTIONAL)' hack/vulncheck.sh
+
 .PHONY: verify
 verify: ## Fail if generated code, manifests or docs are stale; they are fresh afterwards.
 	$(call say,Generating all anew and comparing)
@@ -159,6 +166,11 @@ build-installer: ## Write dist/install.yaml, with IMG as the operator's image.
 	@$(KUBECTL) kustomize config/default | sed 's|image: controller:latest|image: $(IMG)|' >dist/install.yaml
 	@echo "dist/install.yaml: kubectl apply --server-side -f dist/install.yaml"
 
+.PHONY: release
+release: $(BIN)/cyclonedx-gomod ## Make dist/release: programs, manifests, bills of materials, SHA256SUMS. VERSION=v0.1.0 IMG=...
+	$(call say,Making the release $(VERSION) (minutes with an empty Go cache))
+	@VERSION='$(VERSION)' IMG='$(IMG)' KUBECTL='$(KUBECTL)' CYCLONEDX=$(CURDIR)/$(BIN)/cyclonedx-gomod hack/release.sh
+
 .PHONY: install
 install: ## Install the CRDs into the cluster of your kubeconfig.
 	$(KUBECTL) apply --server-side -k config/crd
@@ -182,9 +194,12 @@ undeploy: build-installer ## Remove the operator, but leave the CRDs, the jobs a
 $(BIN)/controller-gen: PACKAGE := sigs.k8s.io/controller-tools/cmd/controller-gen
 $(BIN)/crd-ref-docs: PACKAGE := github.com/elastic/crd-ref-docs
 $(BIN)/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(BIN)/govulncheck: PACKAGE := golang.org/x/vuln/cmd/govulncheck
+$(BIN)/cyclonedx-gomod: PACKAGE := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 $(BIN)/controller-gen $(BIN)/crd-ref-docs: hack/tools/go.mod
 $(BIN)/golangci-lint: hack/tools/lint/go.mod
-$(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/golangci-lint:
+$(BIN)/govulncheck $(BIN)/cyclonedx-gomod: hack/tools/release/go.mod
+$(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/cyclonedx-gomod:
 	$(call say,Building $(@F))
 	@$(COMPILE) -C $(<D) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ $(PACKAGE)
 	@touch $@
