@@ -28,6 +28,8 @@ patches:
     - op: replace
       path: /spec/baseURL
       value: %s
+    - {op: add, path: /spec/jobListing, value: Authoritative}
+    - {op: add, path: /spec/deduplication, value: Attempt}
 - target: {kind: Secret}
   patch: |-
     - op: replace
