@@ -101,9 +101,9 @@ func (c *Callback) tells(ci *v1alpha1.ConnectorInstance, now time.Time) bool {
 	return ok && apart(now, at) < trustInTold
 }
 
-// stretched is the time from one poll to the next of a load whose end will be told: each poll comes when the load has run
-// for twice the time of the last, so that half of all the time is spent waiting, up to half an hour, and up to 5 % more. A
-// load of one hour is polled five times, and once more when its end is told. interval is what it would be otherwise.
+// stretched is the time from one poll to the next of a load whose end will be told, or from its acceptance to the first.
+// Each poll comes when the load has run for twice the time of the last, but after half an hour at most, and up to 5 % later.
+// A load of one hour is polled five times, and once more when its end is told. interval is what it would be otherwise.
 func stretched(interval, elapsed time.Duration, uid string) time.Duration {
 	wait := min(max(elapsed, stretchedLeast), stretchedMost)
 	wait += time.Duration(float64(wait) * 0.05 * spread(uid))

@@ -39,17 +39,13 @@ func run(o *options) error {
 	if err != nil {
 		return err
 	}
-	told, err := o.callback()
-	if err != nil {
-		return err
-	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("cannot find the cluster: %w", err)
 	}
 	ctrl.Log.Info("Starting", "version", version)
 	all := o.manager(settings.Shard)
-	told.Overhear(&all.Cache)
+	settings.Callback.Overhear(&all.Cache)
 	mgr, err := ctrl.NewManager(config, all)
 	if err != nil {
 		return fmt.Errorf("cannot set the manager up: %w", err)
@@ -57,7 +53,7 @@ func run(o *options) error {
 	if err := controllers.Setup(mgr, settings); err != nil {
 		return fmt.Errorf("cannot set the controllers up: %w", err)
 	}
-	if err := o.listen(mgr, told); err != nil {
+	if err := o.listen(mgr, settings.Callback); err != nil {
 		return fmt.Errorf("cannot set the receiver of callbacks up: %w", err)
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

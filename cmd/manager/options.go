@@ -93,7 +93,10 @@ func (o *options) controllers() (controllers.Options, error) {
 	if o.selector.Selector != nil {
 		shard = controllers.NewShard(o.selector.Selector)
 	}
-	return controllers.Options{MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy, CloudIdentities: identities, Shard: shard}, nil
+	called, err := o.callback()
+	return controllers.Options{
+		MaxUploads: o.maxUploads, Workers: o.workers, Dial: policy, CloudIdentities: identities, Shard: shard, Callback: called,
+	}, err
 }
 
 // lease is the name of what managers lead by: those that work for the same namespaces share one, others have others.

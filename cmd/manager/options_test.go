@@ -56,6 +56,7 @@ func TestWrongFlags(t *testing.T) {
 	}{
 		{"a list and a selector contradict each other", "--namespace-selector", []string{"--namespaces=a", "--namespace-selector=b"}},
 		{"nothing is done by nobody", "--workers", []string{"--workers=0"}},
+		{"nobody would know where to call", "--callback-url", []string{"--callback-bind-address=:8444"}},
 		{"a range without a port opens too much", "--allow-private", []string{"--allow-private=10.0.0.0/8"}},
 	} {
 		if _, err := given(t, tc.args...).controllers(); err == nil || !strings.Contains(err.Error(), tc.says) {
