@@ -71,7 +71,7 @@ var faultsOf = map[class]struct {
 		{"jobs missing in the list", "advises", (*exchange).omit},
 		{"HTML with 200", "", func(x *exchange) { x.html(http.StatusOK) }},
 	}, anyRequest...)},
-	others: {8, anyRequest},
+	others: {4, anyRequest},
 }
 
 // say answers as the platform words its errors.

@@ -27,6 +27,7 @@ const (
 	stopEndpoint  deed = "stop the endpoint"
 	stopAPIServer deed = "stop kube-apiserver"
 	stopEtcd      deed = "stop etcd"
+	stopDatabase  deed = "stop a process of PostgreSQL"
 	endLeader     deed = "end the leading manager" // in good order, as an update does
 	refuseKeys    deed = "refuse the keys"
 )
@@ -49,13 +50,14 @@ var kills = deck{
 	{deed: killFollower, parts: 1},
 }
 
-// pauses: a manager may sleep for longer than its lease, and than another's patience; the endpoint less than it is
-// given to settle, since its list is not Authoritative if it wakes up and takes a file that it did not list.
+// pauses: a manager may sleep for longer than its lease, and than another's patience; the endpoint, and
+// what it waits for, less than it is given to settle, since its list is not Authoritative if it wakes up and takes a file that it did not list.
 var pauses = deck{
 	{stopLeader, 8, 16 * time.Second, 2 * time.Second},
 	{stopEndpoint, 4, 1500 * time.Millisecond, 300 * time.Millisecond},
 	{stopAPIServer, 3, 5 * time.Second, time.Second},
 	{stopEtcd, 2, 4 * time.Second, time.Second},
+	{stopDatabase, 2, 1500 * time.Millisecond, 300 * time.Millisecond},
 	{endLeader, 2, 0, 0},
 	{refuseKeys, 1, 4 * time.Second, 2 * time.Second},
 }

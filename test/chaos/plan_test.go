@@ -51,8 +51,8 @@ func TestPlanIsBounded(t *testing.T) {
 			if e.at < 0 || e.at > s.storm || e.deed == remakeJob && e.at < madeAt[e.index] {
 				t.Errorf("%s: %s at %v", tc.reason, e.deed, e.at)
 			}
-			if e.deed == stopEndpoint && e.pause >= settle {
-				t.Errorf("%s: the endpoint sleeps for %v, longer than it is given to settle", tc.reason, e.pause)
+			if (e.deed == stopEndpoint || e.deed == stopDatabase) && 2*e.pause >= settle {
+				t.Errorf("%s: %s for %v: two of these are longer than the endpoint is given to settle", tc.reason, e.deed, e.pause)
 			}
 		}
 		kinds := 0

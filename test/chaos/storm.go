@@ -101,6 +101,8 @@ func (w *weather) do(ctx context.Context, e event) error {
 		done = w.apiServer.stop(e.pause)
 	case stopEtcd:
 		done = w.etcd.stop(e.pause)
+	case stopDatabase:
+		done = w.stopDatabase(ctx, e.pause)
 	case endLeader:
 		done = w.leader().signal(syscall.SIGTERM)
 	case refuseKeys:
@@ -128,7 +130,7 @@ func (w *weather) kill(ctx context.Context, what deed) bool {
 	case killEtcd:
 		return w.etcd.kill()
 	default:
-		return w.killDatabase(ctx)
+		return w.signalDatabase(ctx, syscall.SIGKILL) != 0
 	}
 }
 
@@ -157,19 +159,30 @@ func (w *weather) leader() *program {
 	return w.managers[0]
 }
 
-// killDatabase kills the process that serves one of the endpoint's connections. PostgreSQL then ends all others, and
-// starts anew from its log.
-func (w *weather) killDatabase(ctx context.Context) bool {
+// signalDatabase sends a signal to a process that serves one of the endpoint's connections. If that kills it, PostgreSQL
+// ends all others, and starts anew from its log. The id is 0 if there was none.
+func (w *weather) signalDatabase(ctx context.Context, s syscall.Signal) (id int) {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, w.database)
 	if err != nil {
-		return false
+		return 0
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	var id int
 	err = conn.QueryRow(ctx, "select pid from pg_stat_activity where application_name = 'bulk-endpoint' order by random() limit 1").Scan(&id)
-	return err == nil && syscall.Kill(id, syscall.SIGKILL) == nil
+	if err != nil || syscall.Kill(id, s) != nil {
+		return 0
+	}
+	return id
+}
+
+// stopDatabase has one of the endpoint's connections hang for that long.
+func (w *weather) stopDatabase(ctx context.Context, pause time.Duration) bool {
+	id := w.signalDatabase(ctx, syscall.SIGSTOP)
+	if id != 0 {
+		time.AfterFunc(pause, func() { _ = syscall.Kill(id, syscall.SIGCONT) })
+	}
+	return id != 0
 }
 
 // makeJobs makes the jobs, and makes some of them again, in their turn.
