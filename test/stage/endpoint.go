@@ -49,7 +49,7 @@ func StartEndpoint(ctx context.Context, bin, dir, databaseURL string, args ...st
 		return nil, err
 	}
 	if err := e.await(ctx, portFile); err != nil {
-		e.kill()
+		e.Kill()
 		return nil, err
 	}
 	return e, nil

@@ -38,7 +38,7 @@ func (c *ControlPlane) StartOperator(ctx context.Context, bin, dir, port string,
 	}
 	o := &Operator{Process: process, Probes: probes}
 	if err := o.await(ctx); err != nil {
-		o.kill()
+		o.Kill()
 		return nil, err
 	}
 	return o, nil

@@ -78,7 +78,7 @@ func (p *Process) Stop(patience time.Duration) error {
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
-		p.kill()
+		p.Kill()
 		return fmt.Errorf("cannot stop %s within %v: it was killed", p.Name, patience)
 	}
 	if p.err != nil {
@@ -87,7 +87,8 @@ func (p *Process) Stop(patience time.Duration) error {
 	return nil
 }
 
-func (p *Process) kill() {
+// Kill ends the program at once. It may be called more than once.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.ended
 }

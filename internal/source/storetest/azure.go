@@ -53,15 +53,15 @@ func StartAzure(dir string) (*AzureServer, error) {
 	return s, nil
 }
 
-var azuriteListens = regexp.MustCompile(`listens on (http://127\.0\.0\.1:\d+)\n`)
+var azuriteListens = regexp.MustCompile(`(?m)listens on (http://127\.0\.0\.1:\d+)$`)
 
 // connect finds out the port, which only the log tells.
 func (s *AzureServer) connect(context.Context) error {
-	found := azuriteListens.FindSubmatch(s.tail())
+	found := azuriteListens.FindStringSubmatch(s.Tail(logLines))
 	if found == nil {
 		return errors.New("it doesn't listen yet")
 	}
-	s.Endpoint = string(found[1]) + "/" + s.AccountName
+	s.Endpoint = found[1] + "/" + s.AccountName
 	credential, err := azblob.NewSharedKeyCredential(s.AccountName, s.AccountKey)
 	if err != nil {
 		return fmt.Errorf("cannot use the account's key: %w", err)

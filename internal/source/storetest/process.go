@@ -6,20 +6,17 @@
 package storetest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"testing"
 	"time"
+
+	"bulkjob.dev/operator/test/stage"
 )
 
 const (
@@ -28,75 +25,36 @@ const (
 	startTimeout  = 60 * time.Second // Azurite takes 0.6 s, on a machine that does nothing else
 	probeTimeout  = 5 * time.Second
 	probeInterval = 10 * time.Millisecond
-	maxLog        = 2000 // bytes of a server's log in an error
+	logLines      = 20 // of a server's log in an error
 )
 
 var errEnded = errors.New("it ended by itself")
 
 // process is a server that runs until it is stopped.
-type process struct {
-	name  string
-	log   string // path
-	cmd   *exec.Cmd
-	ended chan struct{}
-}
+type process struct{ *stage.Process }
 
 // launch runs a program whose log is in dir, made where it is missing, and whose environment is env and PATH.
 func launch(dir, name string, env []string, args ...string) (*process, error) {
-	program, err := find(name)
-	if err != nil {
-		return nil, err
+	bin := os.Getenv(programs)
+	if bin == "" {
+		return nil, fmt.Errorf("cannot find %s: %s is not set (make test sets it; make stores prints what to set it to)", name, programs)
 	}
-	p := &process{name: name, log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
+	bin, err := filepath.Abs(bin) // it is started in another directory
+	if err != nil {
+		return nil, fmt.Errorf("cannot find %s: %w", name, err)
+	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("cannot make a folder for the log: %w", err)
 	}
-	log, err := os.Create(p.log)
+	p, err := stage.StartProcess(bin, dir, name, append([]string{"PATH=" + os.Getenv("PATH")}, env...), args...)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a log: %w", err)
+		return nil, err
 	}
-	p.cmd = exec.Command(program, args...) //nolint:noctx // stop ends it
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the starter alone
-	endWithParent(p.cmd.SysProcAttr)
-	started := make(chan error)
-	go p.run(log, started)
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", name, err)
-	}
-	return p, nil
-}
-
-func find(name string) (string, error) {
-	dir := os.Getenv(programs)
-	if dir == "" {
-		return "", fmt.Errorf("cannot find %s: %s is not set (make test sets it; make stores prints what to set it to)", name, programs)
-	}
-	program, err := filepath.Abs(filepath.Join(dir, name)) // it is started in another directory
-	if err != nil {
-		return "", fmt.Errorf("cannot find %s: %w", name, err)
-	}
-	return exec.LookPath(program)
-}
-
-// run stays on one thread: the kernel ties the death of a child to the thread that forked it.
-func (p *process) run(log io.Closer, started chan<- error) {
-	runtime.LockOSThread()
-	defer close(p.ended)
-	defer log.Close()
-	err := p.cmd.Start()
-	started <- err
-	if err == nil {
-		_ = p.cmd.Wait()
-	}
+	return &process{p}, nil
 }
 
 // stop kills the server: nothing that it keeps is of use to anyone after it. It may be called more than once.
-func (p *process) stop() {
-	_ = p.cmd.Process.Kill()
-	<-p.ended
-}
+func (p *process) stop() { p.Kill() }
 
 // await returns once probe succeeds. Where it doesn't, the server is stopped, and the error has the end of its log.
 func (p *process) await(probe func(context.Context) error) error {
@@ -108,11 +66,11 @@ func (p *process) await(probe func(context.Context) error) error {
 			return nil
 		}
 		select {
-		case <-p.ended:
-			return fmt.Errorf("cannot keep %s running: %w: %s", p.name, errEnded, bytes.TrimSpace(p.tail()))
+		case <-p.Ended():
+			return fmt.Errorf("cannot keep %s running: %w: %s", p.Name, errEnded, p.Tail(logLines))
 		case <-ctx.Done():
 			p.stop()
-			return fmt.Errorf("cannot reach the new %s: %w: %s", p.name, err, bytes.TrimSpace(p.tail()))
+			return fmt.Errorf("cannot reach the new %s: %w: %s", p.Name, err, p.Tail(logLines))
 		case <-time.After(probeInterval):
 		}
 	}
@@ -122,15 +80,6 @@ func attempt(ctx context.Context, probe func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	return probe(ctx)
-}
-
-// tail is the end of what the server wrote.
-func (p *process) tail() []byte {
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	return text[max(0, len(text)-maxLog):]
 }
 
 // onFreePort starts a server that must be told its port. Between the search for a port and its use, another process can
