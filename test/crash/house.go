@@ -191,6 +191,13 @@ func (h *house) reach(process int, what string) act {
 	return happens
 }
 
+// came is true once a process has come to a kind of place.
+func (h *house) came(process int, what string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.counts[fmt.Sprintf("%d:%s", process, what)] > 0
+}
+
 // scheduled is what happens, or happened, when a process comes to a kind of place; empty: nothing.
 func (h *house) scheduled(process int, what string) act {
 	for _, f := range h.schedule.faults {
@@ -330,35 +337,31 @@ func (h *house) standStill(p *process, how act) {
 	h.wait(1)
 	defer h.wait(-1)
 	p.freeze()
+	before := h.standing()
 	h.start()
-	overtaken := h.overtaken
+	overtaken := func() bool { return h.standing() != before }
 	if how == sleep {
-		overtaken = func(*process) bool { return h.decided() }
+		overtaken = h.decided
 	}
-	for end := time.Now().Add(stillMax); time.Now().Before(end) && !overtaken(p) && !p.gone(); {
+	for end := time.Now().Add(stillMax); time.Now().Before(end) && !overtaken() && !p.gone(); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	h.note(fmt.Sprintf("process %d goes on", p.number))
 	p.thaw()
 }
 
-// overtaken is true once others have fenced what a process claimed, or decided about the load themselves.
-func (h *house) overtaken(p *process) bool {
-	jobs, receipts := h.seen()
+// standing is how far the loads are: it changes when somebody claims, fences, or learns of something.
+func (h *house) standing() string {
+	var text strings.Builder
+	_, receipts := h.seen()
 	for i := range receipts {
 		record := &receipts[i].Record
-		last := record.Attempts[len(record.Attempts)-1]
-		if record.Outcome != "" || record.JobID != "" || last.FencedBy != "" || last.Outcome != "" || h.owner(last.Nonce) != p.number {
-			return true
+		fmt.Fprint(&text, record.JobID, " ", record.Outcome, " ")
+		for _, a := range record.Attempts {
+			fmt.Fprint(&text, a.Nonce, " ", a.FencedBy, " ", a.Outcome, " ")
 		}
 	}
-	return len(jobs) > 0 && rests(&jobs[0])
-}
-
-func (h *house) owner(nonce string) int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.owners[nonce]
+	return text.String()
 }
 
 // seen are the jobs and the receipts of the house, as they are or were a moment ago.

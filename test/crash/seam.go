@@ -26,7 +26,7 @@ type seam struct {
 	process *process
 }
 
-// asked names a request as places do, GET.secrets or PATCH.bulkjobs/status; empty for what is of no interest.
+// asked names a request as places do, GET.secrets or PATCH.bulkjobs.status; empty for what is of no interest.
 func asked(r *http.Request) string {
 	_, path, namespaced := strings.Cut(r.URL.Path, "/namespaces/")
 	parts := strings.Split(path, "/")
@@ -41,7 +41,7 @@ func asked(r *http.Request) string {
 	case verb == http.MethodGet && len(parts) == 1:
 		verb = "LIST"
 	case len(parts) == 3:
-		resource += "/" + parts[2]
+		resource += "." + parts[2]
 	}
 	return verb + "." + resource
 }
