@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,24 +28,30 @@ import (
 const authorization = "Element token=, User secret="
 
 var (
-	cluster   *pgtest.Cluster
+	// cluster starts with the first test that needs it: every worker of a fuzzer is a process, and needs none.
+	cluster   = sync.OnceValues(func() (*pgtest.Cluster, error) { return pgtest.Start(context.Background(), "") })
 	databases atomic.Int64
 )
 
 func TestMain(m *testing.M) {
-	var err error
-	if cluster, err = pgtest.Start(context.Background(), ""); err != nil {
-		log.Fatal(err)
-	}
 	code := m.Run()
-	cluster.Stop()
+	if databases.Load() > 0 {
+		if started, err := cluster(); err == nil {
+			started.Stop()
+		}
+	}
 	os.Exit(code)
 }
 
 // database is a new one, with the given tables.
 func database(t *testing.T, ddl string) (dsn string, pool *pgxpool.Pool) {
 	t.Helper()
-	dsn, err := cluster.CreateDatabase(t.Context(), fmt.Sprintf("test_%d", databases.Add(1)))
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	started, err := cluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn, err = started.CreateDatabase(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
