@@ -36,12 +36,18 @@ const (
 // claimed yet. Until then there is no receipt to wake.
 type waiting struct {
 	load       types.NamespacedName
+	uid        types.UID // of the job
 	generation int64
 	group      string
 	groupMax   int
 
 	pinned     *source.Pinned // found fit to be sent; nil where it is to be read again
 	connection *connection    // that it was found fit for
+}
+
+// isFor is true if that is what a job waits for as it is now.
+func (w waiting) isFor(job *v1alpha1.BulkJob) bool {
+	return w.uid == job.UID && w.generation == job.Generation
 }
 
 // kept is how many bytes of content it holds.
@@ -114,7 +120,7 @@ func (w *waiters) forLoad(load types.NamespacedName) []types.NamespacedName {
 // stillWaits is not nil for a job that has waited before, and must go on: nothing is read again to find that out.
 func (o *operator) stillWaits(job *v1alpha1.BulkJob) error {
 	what, found := o.waiters.waitsFor(client.ObjectKeyFromObject(job))
-	if !found || what.generation != job.Generation || o.pool.Admit(what.load.String(), what.group, what.groupMax) {
+	if !found || !what.isFor(job) || o.pool.Admit(what.load.String(), what.group, what.groupMax) {
 		return nil
 	}
 	return &held{inLine()}
@@ -138,7 +144,8 @@ func (o *operator) join(c *consignment) {
 		o.leave(job)
 	}
 	o.waiters.add(job, waiting{
-		load: c.key(), generation: c.job.Generation, group: group, groupMax: groupMax, pinned: c.pinned, connection: c.connection,
+		load: c.key(), uid: c.job.UID, generation: c.job.Generation, group: group, groupMax: groupMax,
+		pinned: c.pinned, connection: c.connection,
 	})
 }
 

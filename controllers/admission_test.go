@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/source"
@@ -160,5 +161,30 @@ func TestSourceThatChangesAgainAndAgain(t *testing.T) {
 	p.sourceChanged(job, false, noon)
 	if got := p.restsUntil(job); !got.IsZero() {
 		t.Errorf("after it was sent it rests until %v", got)
+	}
+}
+
+// A watch that was away sees a job that was deleted and made anew as a change of the one object, which has generation 1 both times.
+func TestRemadeObjectsAreLookedAt(t *testing.T) {
+	object := func(uid types.UID, generation int64) *v1alpha1.BulkJob {
+		job := newJob("contacts")
+		job.UID, job.Generation = uid, generation
+		return job
+	}
+	for _, tc := range []struct {
+		reason   string
+		old, new *v1alpha1.BulkJob
+		want     bool
+	}{
+		{"nothing but its status changed", object("a", 1), object("a", 1), false},
+		{"its spec changed", object("a", 1), object("a", 2), true},
+		{"it is another one", object("a", 1), object("b", 1), true},
+	} {
+		if got := anew.Update(event.UpdateEvent{ObjectOld: tc.old, ObjectNew: tc.new}); got != tc.want {
+			t.Errorf("%s: %t", tc.reason, got)
+		}
+	}
+	if (waiting{uid: "a", generation: 1}).isFor(object("b", 1)) {
+		t.Error("what was kept for one job is sent for another one of its name")
 	}
 }

@@ -154,6 +154,9 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	if left := retryAt(v, last).Sub(v.now); left > 0 {
 		return step{do: doWait, after: left}
 	}
+	if v.connector.pending {
+		return step{do: doWait, after: recordingDelay}
+	}
 	return step{do: doRetry, job: job}
 }
 
@@ -203,6 +206,9 @@ func cancelWanted(v *loadView) bool {
 			continue
 		}
 		standing++
+		if testifies(job) {
+			return false // the load has ended, and what is known of it here is old
+		}
 		// a job that has ended before its load was cancelled, or is past its deadline
 		if !finished(job) && !job.Spec.Cancel && !deadlinePassed(job, v.now) {
 			return false

@@ -234,6 +234,7 @@ func TestDecideLoad(t *testing.T) {
 			v.receipt.Record.Attempts[0].EndedAt = new(metav1.NewMicroTime(noon.Add(time.Hour)))
 		}}, decision{Do: doWait, After: time.Second}},
 		{"an attempt without an end counts from its claim", []func(*loadView){attempts(rejected), func(v *loadView) { v.receipt.Record.Attempts[0].EndedAt = nil; v.now = noon.Add(-time.Second) }}, decision{Do: doWait, After: time.Second}},
+		{"a connector that is being asked who it is soon answers that, too", []func(*loadView){attempts(rejected), later(5 * time.Second), blocked, func(v *loadView) { v.connector.pending = true }}, decision{Do: doWait, After: time.Second}},
 		{"when the time has come it is tried again", []func(*loadView){attempts(rejected), later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
 		{"by whichever process", []func(*loadView){attempts(notSent), foreign(0), later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
 		{"not for a connector that reaches another instance", []func(*loadView){attempts(notSent), moved, later(time.Hour)}, decision{Do: doWait, After: 30 * time.Second}},
@@ -260,6 +261,10 @@ func TestDecideLoad(t *testing.T) {
 		{"so does a load past its deadline", []func(*loadView){running, spec(late)}, decision{Do: doCancel}},
 		{"and one whose job has ended before it", []func(*loadView){running, spec(ended)}, decision{Do: doCancel}},
 		{"not while another job wants it", []func(*loadView){running, spec(cancelled), second()}, decision{Do: doWait, After: 7 * time.Second}},
+		{"nor what a job says to have ended, if the receipt does not show it yet", []func(*loadView){running, spec(func(j *v1alpha1.BulkJob) {
+			ended(j)
+			j.Status.Receipt, j.Status.State = "br-contacts", "COMPLETE"
+		})}, decision{Do: doWait, After: 7 * time.Second}},
 		{"not even a suspended one", []func(*loadView){running, spec(cancelled), second(suspended)}, decision{Do: doWait, After: 7 * time.Second}},
 		{"if all want it cancelled it is", []func(*loadView){running, spec(cancelled), second(late)}, decision{Do: doCancel}},
 		{"a job that is being deleted has no say", []func(*loadView){running, spec(cancelled), second(deleted)}, decision{Do: doCancel}},

@@ -97,6 +97,8 @@ func decideDoubt(v *loadView) step {
 	switch {
 	case connector.listing == v1alpha1.ListingNone && !again && !told:
 		return hold
+	case connector.pending:
+		return step{do: doWait, after: recordingDelay}
 	case connector.blocked != nil, connector.elsewhere(&v.receipt.Record):
 		return step{do: doWait, after: recheckDelay}
 	}

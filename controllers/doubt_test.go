@@ -80,12 +80,21 @@ func TestAnswersThatWereLost(t *testing.T) {
 		{"taken, and the list has all", authoritative, []func(*fakeEndpoint){telling, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonComplete, 1, 1},
 		{"taken, and the list has all, and does not tell what", authoritative, []func(*fakeEndpoint){(*fakeEndpoint).lose}, nil, v1alpha1.ReasonSubmissionUnknown, 1, 1},
 		{"taken, and nothing to be asked", unlisted, []func(*fakeEndpoint){telling, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonSubmissionUnknown, 1, 1},
-		{"taken, and the endpoint knows the token", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) },
-			[]func(*fakeEndpoint){func(e *fakeEndpoint) { e.knowing = true }, (*fakeEndpoint).lose}, nil, v1alpha1.ReasonComplete, 2, 1},
-		{"not taken, and the endpoint knows tokens", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) },
-			[]func(*fakeEndpoint){func(e *fakeEndpoint) { e.knowing = true }, swallow}, nil, v1alpha1.ReasonComplete, 2, 1},
-		{"an upsert whose job wants it again", nil, []func(*fakeEndpoint){telling, swallow},
-			func(j *v1alpha1.BulkJob) { upsert(j); resending(j) }, v1alpha1.ReasonComplete, 2, 1},
+		{
+			"taken, and the endpoint knows the token", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) },
+			[]func(*fakeEndpoint){func(e *fakeEndpoint) { e.knowing = true }, (*fakeEndpoint).lose},
+			nil, v1alpha1.ReasonComplete, 2, 1,
+		},
+		{
+			"not taken, and the endpoint knows tokens", func(ci *v1alpha1.ConnectorInstance) { unlisted(ci); knowing(ci) },
+			[]func(*fakeEndpoint){func(e *fakeEndpoint) { e.knowing = true }, swallow},
+			nil, v1alpha1.ReasonComplete, 2, 1,
+		},
+		{
+			"an upsert whose job wants it again", nil,
+			[]func(*fakeEndpoint){telling, swallow},
+			func(j *v1alpha1.BulkJob) { upsert(j); resending(j) }, v1alpha1.ReasonComplete, 2, 1,
+		},
 		{"taken twice", nil, []func(*fakeEndpoint){telling, takeTwice}, nil, v1alpha1.ReasonSentTwice, 1, 2},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {

@@ -282,7 +282,10 @@ func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
 	}
 	body := map[string]any{"id": job.id, "instanceId": 425904, "status": state, "object_name": job.object, "job_direction": "UPLOAD"}
 	if e.telling {
-		text, _ := json.Marshal(job.metaData)
+		text, err := json.Marshal(job.metaData)
+		if err != nil {
+			panic(err) // it came as JSON
+		}
 		body["metadata"] = string(text)
 	}
 	switch state {

@@ -192,11 +192,12 @@ func (r *ReceiptReconciler) resolve(ctx context.Context, v *loadView, connection
 	})
 	record := &receipt.Record
 	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
-	switch action {
+	switch action { //nolint:exhaustive // what is to be sent again is as it was before
 	case v1alpha1.ResolveAdopt:
 		adopt(receipt, adopted, v.now)
 	case v1alpha1.ResolveAbandon:
-		end(record, v1alpha1.LoadAbandoned, v1alpha1.ReasonAbandoned, next.message+": nobody knows whether the endpoint took the file, and it is not followed any further", v.now)
+		end(record, v1alpha1.LoadAbandoned, v1alpha1.ReasonAbandoned,
+			next.message+": nobody knows whether the endpoint took the file, and it is not followed any further", v.now)
 	}
 	return r.settled(ctx, receipt)
 }
@@ -217,7 +218,8 @@ func (r *ReceiptReconciler) adoptable(ctx context.Context, v *loadView, connecti
 	case err != nil:
 		return job, &held{progressing(v1alpha1.ReasonLookingUp, "spec.resolve names the endpoint's job "+id+", which could not be asked for: "+err.Error())}
 	case named.another(&job):
-		return job, refusal(v1alpha1.ReasonSubmissionUnknown, "spec.resolve names the endpoint's job "+id+", which is no upload to object "+named.object+": correct jobID")
+		return job, refusal(v1alpha1.ReasonSubmissionUnknown,
+			"spec.resolve names the endpoint's job "+id+", which is no upload to object "+named.object+": correct jobID")
 	case job.CarriesAny("br-") && !job.CarriesAny(v.receipt.Name+"."):
 		return job, refusal(v1alpha1.ReasonSubmissionUnknown, "spec.resolve names the endpoint's job "+id+", which came of another load: correct jobID")
 	}

@@ -42,7 +42,7 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 	c := &consignment{job: job, connector: ci, connection: found}
 	// What changes while a job waits in line is found when it is sent.
 	before, waited := o.waiters.waitsFor(client.ObjectKeyFromObject(job))
-	if waited && before.pinned != nil && before.generation == job.Generation && before.connection == found {
+	if waited && before.pinned != nil && before.isFor(job) && before.connection == found {
 		c.pinned, c.fit = before.pinned, true
 	} else if c.pinned, err = o.pin(ctx, job, ci); err != nil {
 		return nil, err

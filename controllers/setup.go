@@ -213,7 +213,7 @@ func by[T client.Object](value func(T) string) client.IndexerFunc {
 
 func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("connectorinstance").
-		For(&v1alpha1.ConnectorInstance{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.ConnectorInstance{}, builder.WithPredicates(anew)).
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.connectorEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: connectorWorkers}).
@@ -223,7 +223,7 @@ func (r *ConnectorReconciler) setup(mgr ctrl.Manager) error {
 // Own status writes do not wake the jobs' controller; receipts, connectors and uploads do.
 func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkjob").
-		For(&v1alpha1.BulkJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{}, predicate.Funcs{CreateFunc: r.hasWork})).
+		For(&v1alpha1.BulkJob{}, builder.WithPredicates(anew, predicate.Funcs{CreateFunc: r.hasWork})).
 		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfReceipt), builder.WithPredicates(news)).
 		Watches(&v1alpha1.ConnectorInstance{}, handler.EnqueueRequestsFromMapFunc(r.jobsOfConnector), builder.WithPredicates(readyChanged)).
 		WithEventFilter(exists).
@@ -238,12 +238,18 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
 		For(&v1alpha1.BulkReceipt{}, builder.WithPredicates(predicate.Funcs{CreateFunc: mayGoOn})).
-		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(news, predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(news, anew)).
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r.operator.shard.gate(r, r.operator.letGo))
 }
+
+// anew lets through what has another spec, or is another object of the same name: that is an update, too, to a watch that was
+// away while the one was deleted and the other made.
+var anew = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
+}}
 
 // At the start each object is looked at on its own account, and what has ended
 // is not even queued: queues keep the room that they once took.
@@ -274,7 +280,7 @@ func (r *JobReconciler) hasWork(e event.CreateEvent) bool {
 
 // readyChanged lets through what may free, or hold back, the jobs of a connector.
 var readyChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-	return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || isReady(e.ObjectOld) != isReady(e.ObjectNew)
+	return anew.Update(e) || isReady(e.ObjectOld) != isReady(e.ObjectNew)
 }}
 
 func isReady(o client.Object) bool {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -52,11 +53,14 @@ func TestMain(m *testing.M) {
 
 // runSuite starts one control plane for the whole package: it takes seconds.
 func runSuite(m *testing.M) int {
+	flag.Parse()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		return m.Run() // what is fuzzed is pure, and every worker of a fuzzer is a process
+	}
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		fmt.Fprintln(os.Stderr, "cannot find a control plane: run `make test`, or set KUBEBUILDER_ASSETS to what `make controlplane` prints")
 		return 1
 	}
-	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		if err := f.Value.Set(houses); err != nil {
 			panic(err)
@@ -113,6 +117,8 @@ type house struct {
 	endpoint  *fakeEndpoint
 	calls     *apiCalls
 	options   Options
+	logger    logr.Logger          // of the operators that start from now on; zero: the suite's
+	registry  *prometheus.Registry // the metrics of the operator that started last
 	stop      func() // stops the operator, as SIGTERM does, and waits for its end
 }
 
@@ -166,14 +172,15 @@ func (h *house) manager() ctrl.Manager {
 	caching := CacheOptions()
 	caching.DefaultNamespaces = map[string]cache.Config{h.namespace: {}}
 	mgr, err := ctrl.NewManager(operator, ctrl.Options{
-		Scheme: scheme, Cache: caching, Client: ClientOptions(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Scheme: scheme, Cache: caching, Client: ClientOptions(), Metrics: metricsserver.Options{BindAddress: "0"}, Logger: h.logger,
 		Controller: config.Controller{SkipNameValidation: new(true)}, GracefulShutdownTimeout: new(GracefulShutdownTimeout),
 	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.registry = prometheus.NewRegistry()
 	options := h.options
-	options.Registry = prometheus.NewRegistry()
+	options.Registry = h.registry
 	if err := Setup(mgr, options); err != nil {
 		h.t.Fatal(err)
 	}
