@@ -99,6 +99,7 @@ func newEndpoint(h *house, dedup bool) (*endpoint, error) {
 	mux.HandleFunc("POST "+basePath+"/bulk/{object}", e.upload)
 	e.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: time.Minute,
+		ConnState:   e.dialled,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	go e.server.Serve(listen) //nolint:errcheck // it ends when it is closed
@@ -110,6 +111,20 @@ func (e *endpoint) url() string { return "http://" + e.listen.Addr().String() + 
 func (e *endpoint) port() uint16 {
 	address, _ := e.listen.Addr().(*net.TCPAddr)
 	return address.AddrPort().Port()
+}
+
+// dialled makes a new connection a place.
+func (e *endpoint) dialled(conn net.Conn, state http.ConnState) {
+	if state != http.StateNew {
+		return
+	}
+	p := e.house.youngest()
+	switch e.house.reach(p.number, "dial") { //nolint:exhaustive // nothing else happens there
+	case crash:
+		e.house.kill(p)
+	case cut:
+		_ = conn.Close()
+	}
 }
 
 // drop ends the connections over which a process sends.

@@ -20,7 +20,7 @@ func main() {
 	seed := flag.Uint64("seed", 1, "which of the schedules are run, and in which order")
 	number := flag.Int("n", 1200, "how many schedules are run; 0: all there are")
 	only := flag.String("run", "", "run the schedule of that name, and show all that happens")
-	at := flag.Int("at", 24, "how many schedules run at once; most of their time they wait")
+	at := flag.Int("at", 32, "how many schedules run at once; most of their time they wait")
 	list := flag.Bool("list", false, "only list the names of the schedules")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

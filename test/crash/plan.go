@@ -70,6 +70,8 @@ func acts(p place) []act {
 		return slices.Concat(toPosts[name], toProcesses, toPeople)
 	case kind == "ask":
 		return toAsks
+	case kind == "dial":
+		return []act{crash, cut}
 	case name == "events":
 		return []act{crash, crashAfter, fail, lost}
 	case kind == "WATCH" || kind == "LIST":
@@ -81,14 +83,18 @@ func acts(p place) []act {
 	}
 }
 
-// inDoubt are what may happen while doubt is resolved: there people and rivals have been seen enough.
+// inDoubt are what may happen while doubt is resolved.
 func inDoubt(p place) []act {
 	kind, _, _ := strings.Cut(p.what, ".")
 	switch {
 	case kind == "post":
 		return []act{crash, cut, "503", sleep}
-	case kind == "ask":
-		return toAsks
+	case p.what == "ask.jobs":
+		return slices.Concat(toAsks, toPeople, []act{term})
+	case kind == "ask" || kind == "dial":
+		return acts(p)
+	case p.what == "PUT.bulkreceipts":
+		return slices.Concat(toWrites, toPeople, toProcesses)
 	case kind == "WATCH" || kind == "LIST" || strings.HasSuffix(p.what, "events"):
 		return nil
 	case writes(p.what):
@@ -130,7 +136,7 @@ func everywhere(s story) []schedule {
 func traitsOf(p place, a act) []trait {
 	kind, _, _ := strings.Cut(p.what, ".")
 	switch {
-	case kind != "post" && !writes(p.what) && p.what != "GET.bulkreceipts", strings.HasSuffix(p.what, "events"):
+	case kind == "dial", kind != "post" && !writes(p.what) && p.what != "GET.bulkreceipts", strings.HasSuffix(p.what, "events"):
 		return nil
 	case a == crash || a == crashAfter || a == term:
 		return []trait{stale, ahead, behind}

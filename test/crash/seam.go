@@ -289,6 +289,6 @@ type streamed struct {
 }
 
 func (s *streamed) Close() error {
-	s.PipeReader.Close()
+	_ = s.PipeReader.Close()
 	return s.body.Close()
 }

@@ -33,6 +33,7 @@ type result struct {
 	lost     bool
 	stuck    bool
 	held     bool
+	end      end
 	took     time.Duration
 	counts   map[string]int
 	faults   []string // what is wrong, in words
@@ -53,6 +54,15 @@ func play(ctx context.Context, w *world, s schedule, prepare ...func(*house)) re
 	h.start()
 	quiet := h.settle(ctx)
 	r := h.judge(ctx, quiet)
+	if r.held && len(r.faults) == 0 && h.resolve(ctx) {
+		quiet = h.settle(ctx)
+		r = h.judge(ctx, quiet)
+		r.held = true
+		r.checkResolved()
+	}
+	if len(r.faults) > 0 || r.broken != nil || h.world.tells {
+		r.report = h.report(&r)
+	}
 	r.took = time.Since(h.began)
 	return r
 }
@@ -135,6 +145,7 @@ type end struct {
 
 func (h *house) judge(ctx context.Context, quiet bool) result {
 	r := result{schedule: h.schedule}
+	e := &r.end
 	jobs, receipts := &v1alpha1.BulkJobList{}, &v1alpha1.BulkReceiptList{}
 	here := client.InNamespace(h.namespace)
 	h.must(errors.Join(h.world.client.List(ctx, jobs, here), h.world.client.List(ctx, receipts, here)))
@@ -142,18 +153,16 @@ func (h *house) judge(ctx context.Context, quiet bool) result {
 	r.reached, r.counts, r.broken = h.happened == len(h.schedule.faults), h.counts, h.broken
 	removed := h.removed
 	h.mu.Unlock()
-	e := &end{jobs.Items, receipts.Items, h.endpoint.accepted()}
+	*e = end{jobs.Items, receipts.Items, h.endpoint.accepted()}
 	r.countTaken(e)
 	r.checkReceipts(e)
+	r.checkAttempts(e)
 	if !removed {
 		r.checkJob(e)
 	}
 	if !quiet {
 		r.stuck = true
 		r.faults = append(r.faults, "it does not come to rest: "+told(e.jobs))
-	}
-	if len(r.faults) > 0 || r.broken != nil || h.world.tells {
-		r.report = h.report(e, &r)
 	}
 	return r
 }
@@ -199,6 +208,8 @@ func (r *result) checkReceipts(e *end) {
 			r.wrong("the receipt has job " + record.JobID + ", and the endpoint has none")
 		case record.Outcome == v1alpha1.LoadSucceeded && (at < 0 || !e.taken[at].ended || e.taken[at].cancelled):
 			r.wrong("the receipt says Succeeded, and the endpoint does not")
+		case record.Outcome == v1alpha1.LoadCancelled && (at < 0 || !e.taken[at].cancelled):
+			r.wrong("the receipt says Cancelled, and the endpoint does not")
 		case record.Outcome == "":
 			r.stuck = true
 			r.faults = append(r.faults, "the receipt has no outcome")
@@ -207,6 +218,22 @@ func (r *result) checkReceipts(e *end) {
 			if r.schedule.tells() {
 				r.stuck = true
 				r.faults = append(r.faults, "it is held, though the endpoint could tell")
+			}
+		}
+	}
+}
+
+// checkAttempts holds what is said to have been kept from the endpoint against its books. Where tokens are repeated they do
+// not tell one attempt from another.
+func (r *result) checkAttempts(e *end) {
+	if r.schedule.dedup == v1alpha1.DeduplicationAttempt {
+		return
+	}
+	for i := range e.receipts {
+		for _, a := range e.receipts[i].Record.Attempts {
+			took := slices.ContainsFunc(e.taken, func(t taken) bool { return t.nonce == a.Nonce && !t.late })
+			if took && (a.Outcome == v1alpha1.AttemptNotSent || a.Outcome == v1alpha1.AttemptRejected) {
+				r.wrong(fmt.Sprintf("attempt %d is said to be %s, and the endpoint took it", a.Number, a.Outcome))
 			}
 		}
 	}
@@ -264,7 +291,8 @@ func told(jobs []v1alpha1.BulkJob) string {
 }
 
 // report is everything that is known of a schedule: its trace, the endpoint's books, the receipts, the jobs.
-func (h *house) report(e *end, r *result) string {
+func (h *house) report(r *result) string {
+	e := &r.end
 	var text strings.Builder
 	fmt.Fprintf(&text, "\n==== %s\n%s\n", h.schedule, strings.Join(r.faults, "\n"))
 	if r.broken != nil {
