@@ -457,53 +457,64 @@ func TestStretched(t *testing.T) {
 	}
 }
 
-// TestCalledBackForReal calls back a manager that has a real API server behind it, about loads that were really sent.
+// TestCalledBackForReal lets an endpoint call the address that it was given, and a receiver, which doesn't lead, tell the
+// operator, which polls once an hour.
 func TestCalledBackForReal(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.ready(callsBack)
+	server := httptest.NewUnstartedServer(nil)
+	h := newHouse(t, func(o *Options) { o.Callback = &Callback{URL: "http://" + server.Listener.Addr().String() + "/in/"} })
+	h.ready(callsBack, func(ci *v1alpha1.ConnectorInstance) {
+		ci.Spec.Polling = v1alpha1.Polling{MinIntervalSeconds: 3600, MaxIntervalSeconds: 3600}
+	})
 	h.create(signingKey(func(s *corev1.Secret) { s.Namespace = h.namespace }))
 	hints, err := NewHints(h.manager())
 	if err != nil {
 		t.Fatal(err)
 	}
-	receiver := callback.NewReceiver(hints, "", logr.Discard())
-	call := func(receipt *v1alpha1.BulkReceipt, id string) int {
-		last := lastAttempt(receipt)
-		token := callback.Token{Namespace: receipt.Namespace, Receipt: receipt.Name, Number: last.Number, Nonce: last.Nonce}
-		body := `{"id":"` + id + `","status":"COMPLETED"}`
-		req := httptest.NewRequest(http.MethodPost, token.Path(), strings.NewReader(body))
-		req.Header.Set(openconnectors.HeaderWebhookSignature, openconnectors.Sign([]byte(testSignatureKey), []byte(body)))
-		w := httptest.NewRecorder()
-		receiver.ServeHTTP(w, req)
-		return w.Code
+	server.Config.Handler = callback.NewReceiver(hints, "/in/", logr.Discard())
+	server.Start()
+	defer server.Close()
+	call := func(key string) int {
+		body := `{"id":"42114492","status":"COMPLETED"}`
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.endpoint.callbacks()[0], strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(openconnectors.HeaderWebhookSignature, openconnectors.Sign([]byte(key), []byte(body)))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
 	}
-	h.configMap("contacts", "id,name\n1,a\n")
-	h.running()
+	h.configMap("contacts", smallCSV)
 	job := h.job("contacts")
-	h.waitState(job, "RUNNING")
-	receipt := h.receipt()
-	generation, record := receipt.Generation, receipt.Record.DeepCopy()
+	h.waitReason(job, v1alpha1.ReasonSubmitted)
+	h.done()
+	h.calm()
 	h.calls.reset()
+	if code := call("another key"); code != http.StatusNotFound || h.calls.total() != 0 {
+		t.Errorf("a wrong signature: answered %d, written %v", code, h.calls.written())
+	}
 	for range 3 {
-		if code := call(receipt, "1"); code != http.StatusOK {
-			t.Fatalf("answered %d", code)
+		if code := call(testSignatureKey); code != http.StatusOK {
+			t.Errorf("answered %d", code)
 		}
 	}
-	h.get(receipt)
-	if pollRequested(receipt).IsZero() || receipt.Annotations[v1alpha1.AnnotationCallbackJob] != "" {
-		t.Errorf("a running load has the annotations %v", receipt.Annotations)
-	}
-	if diff := cmp.Diff(*record, receipt.Record); diff != "" || receipt.Generation != generation && receipt.Generation != generation+1 {
-		t.Errorf("the record was changed (-want +got):\n%s", diff)
-	}
-	if written := h.calls.written(); written["PATCH bulkreceipts"] != 1 || len(written) != 1 {
-		t.Errorf("written: %v, want one patch", written)
-	}
-	h.endpoint.set(func(e *fakeEndpoint) { e.states = []string{"COMPLETE"} })
 	h.waitReason(job, v1alpha1.ReasonComplete)
-	h.calls.reset()
-	if code := call(receipt, "1"); code != http.StatusOK || h.calls.written()["PATCH bulkreceipts"] != 0 {
-		t.Errorf("a load that has ended: answered %d, written %v", code, h.calls.written())
+	h.calm()
+	if got := h.calls.written()["PATCH bulkreceipts"]; got != 1 {
+		t.Errorf("%d marks, want one", got)
 	}
+	if annotations := h.receipt().Annotations; annotations[v1alpha1.AnnotationPollRequestedAt] == "" || annotations[v1alpha1.AnnotationCallbackJob] != "" {
+		t.Errorf("a load whose job was known has the annotations %v", annotations)
+	}
+	if code := call(testSignatureKey); code != http.StatusOK {
+		t.Errorf("a load that has ended: answered %d", code)
+	}
+	if polls := h.endpoint.count("GET /bulk/42114492/status"); polls != 1 {
+		t.Errorf("%d polls, want one", polls)
+	}
+	h.searchFor([]string{testSignatureKey})
 }
