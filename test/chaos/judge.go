@@ -44,23 +44,26 @@ type evidence struct {
 	loads                []*load
 	endings              []ending
 	taken                []taken
-	stocks               map[string]stock // by name of the load
-	doubled              []string         // rows that are there more than once, in words
-	repeated             map[string]int   // uploads that the endpoint recognised by their token, by connector
-	vanished, miscounted map[string]bool  // ids
+	stocks               map[string]stock  // by name of the load
+	doubled              map[string]string // a row that is there more than once, in words, by name of the load
+	repeated             map[string]int    // uploads that the endpoint recognised by their token, by connector
+	vanished, miscounted map[string]bool   // ids
 }
 
 // A judgement is what came of it all. The first three must be empty.
 type judgement struct {
-	twice, lost, stuck []string
-	held               map[string]int // by reason
-	ended              map[string]int // likewise
+	twice       map[string]string // how each was seen first, by name of the load
+	lost, stuck []string
+	held, ended map[string]int // by reason
 }
 
 func (j *judgement) good() bool { return len(j.twice)+len(j.lost)+len(j.stuck) == 0 }
 
 func judge(e *evidence) *judgement {
-	j := &judgement{twice: e.doubled, held: map[string]int{}, ended: map[string]int{}}
+	j := &judgement{twice: maps.Clone(e.doubled), held: map[string]int{}, ended: map[string]int{}}
+	if j.twice == nil {
+		j.twice = map[string]string{}
+	}
 	j.countTaken(e)
 	for i := range e.endings {
 		j.judgeJob(e, &e.endings[i])
@@ -73,19 +76,28 @@ func judge(e *evidence) *judgement {
 
 // countTaken looks for files of which the endpoint made two jobs, or that it got twice without saying that it need not.
 func (j *judgement) countTaken(e *evidence) {
-	ids := map[string][]string{}
+	ids, loads := map[string][]string{}, map[string]string{}
+	for i := range e.endings {
+		loads[e.endings[i].receipt] = e.endings[i].load.name
+	}
 	for _, t := range e.taken {
 		ids[t.receipt()] = append(ids[t.receipt()], t.id+" ("+t.token+")")
 	}
 	for _, name := range slices.Sorted(maps.Keys(ids)) {
 		if len(ids[name]) > 1 {
-			j.twice = append(j.twice, "the endpoint has several jobs for one receipt: "+strings.Join(ids[name], ", "))
+			j.again(cmp.Or(loads[name], name), "the endpoint has several jobs for one receipt: "+strings.Join(ids[name], ", "))
 		}
 	}
 	for _, of := range connectors {
 		if n := e.repeated[of.name]; n > 0 && of.deduplication != v1alpha1.DeduplicationAttempt {
-			j.twice = append(j.twice, fmt.Sprintf("%d files of connector %s came twice with one token, and it does not say that it recognises them", n, of.name))
+			j.again("connector "+of.name, fmt.Sprintf("%d files came twice with one token, and it does not say that it recognises them", n))
 		}
+	}
+}
+
+func (j *judgement) again(load, how string) {
+	if j.twice[load] == "" {
+		j.twice[load] = how
 	}
 }
 
@@ -120,7 +132,7 @@ func (j *judgement) judgeJob(e *evidence, end *ending) {
 func (j *judgement) judgeRows(l *load, found stock) {
 	switch {
 	case found.rows > found.distinct || found.rows > l.rows:
-		j.twice = append(j.twice, fmt.Sprintf("%s: table %s has %d rows, %d of them different, of %d", l.name, l.table, found.rows, found.distinct, l.rows))
+		j.again(l.name, fmt.Sprintf("table %s has %d rows, %d of them different, of %d", l.table, found.rows, found.distinct, l.rows))
 	case found.rows > 0 && (found.rows != l.rows || found.digest != l.digest):
 		j.lost = append(j.lost, fmt.Sprintf("%s: table %s has %d of %d rows, or others", l.name, l.table, found.rows, l.rows))
 	}

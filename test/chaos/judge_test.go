@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,7 +47,7 @@ func TestJudge(t *testing.T) {
 			verdict{Twice: 1, Ended: "Complete 1", Says: "4 rows, 3 of them different, of 3"},
 		},
 		{"all rows are there twice", repeats, func(e *evidence) { e.stocks["load-1"] = stock{6, 3, "x"} }, verdict{Twice: 1, Ended: "Complete 1"}},
-		{"a row is there twice, and another is missing", listed, func(e *evidence) { e.doubled = []string{"row 2 is 2 times"} }, verdict{Twice: 1, Ended: "Complete 1"}},
+		{"a row is there twice, and another is missing", listed, func(e *evidence) { e.doubled = map[string]string{"load-1": "row 2 is 2 times"} }, verdict{Twice: 1, Ended: "Complete 1"}},
 		{
 			"a row is missing", listed, func(e *evidence) { e.stocks["load-1"] = stock{2, 2, "x"} },
 			verdict{Lost: 1, Ended: "Complete 1", Says: "2 of 3 rows"},
@@ -60,7 +62,7 @@ func TestJudge(t *testing.T) {
 		{"repeated where that is recognised", repeats, func(e *evidence) { e.repeated = map[string]int{"repeats": 2} }, verdict{Ended: "Complete 1"}},
 		{
 			"repeated where it is not", listed, func(e *evidence) { e.repeated = map[string]int{"lists": 2} },
-			verdict{Twice: 1, Ended: "Complete 1", Says: "2 files of connector lists"},
+			verdict{Twice: 1, Ended: "Complete 1", Says: "2 files came twice"},
 		},
 		{"held, and taken", advises, held, verdict{Held: "SubmissionUnknown 1"}},
 		{"held, and not taken", advises, func(e *evidence) { held(e); e.taken, e.stocks = nil, nil }, verdict{Held: "SubmissionUnknown 1"}},
@@ -85,7 +87,7 @@ func TestJudge(t *testing.T) {
 		e := good(tc.of)
 		tc.change(e)
 		j := judge(e)
-		all := strings.Join(append(append(j.twice, j.lost...), j.stuck...), "\n")
+		all := strings.Join(slices.Concat(slices.Collect(maps.Values(j.twice)), j.lost, j.stuck), "\n")
 		got := verdict{Twice: len(j.twice), Lost: len(j.lost), Stuck: len(j.stuck), Held: counted(j.held), Ended: counted(j.ended), Says: tc.want.Says}
 		if diff := cmp.Diff(tc.want, got); diff != "" || !strings.Contains(all, tc.want.Says) {
 			t.Errorf("%s (-want +got):\n%s\n%s", tc.reason, diff, all)

@@ -108,7 +108,7 @@ func digestSQL(table string) string {
 
 // repeatedSQL names the rows of a table that are there more than once.
 func repeatedSQL(table string) string {
-	return "select job, row, count(*) from " + table + " group by job, row having count(*) <> 1 order by 1, 2 limit 10"
+	return "select job, row, count(*) from " + table + " group by job, row having count(*) <> 1 order by 1, 2 limit 1000"
 }
 
 // tables are all tables.

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -199,7 +201,10 @@ func (w *weather) conclude(ctx context.Context) error {
 	w.sayf("ends by themselves: managers %d, endpoint %d, kube-apiserver %d, etcd %d",
 		w.managers[0].unasked()+w.managers[1].unasked(), w.endpoint.unasked(), w.apiServer.unasked(), w.etcd.unasked())
 	w.sayf("ended: %s; repeated to the endpoint and recognised: %s", counted(j.ended), counted(e.repeated))
-	for name, list := range map[string][]string{"accepted twice": j.twice, "lost": j.lost, "stuck": j.stuck, "panic": panics} {
+	for _, name := range slices.Sorted(maps.Keys(j.twice)) {
+		w.sayf("accepted twice: %s: %s", name, j.twice[name])
+	}
+	for name, list := range map[string][]string{"lost": j.lost, "stuck": j.stuck, "panic": panics} {
 		for _, line := range list {
 			w.sayf("%s: %s", name, line)
 		}
@@ -222,7 +227,7 @@ func (w *weather) gather(ctx context.Context) (*evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &evidence{loads: w.loads, stocks: map[string]stock{}}
+	e := &evidence{loads: w.loads, stocks: map[string]stock{}, doubled: map[string]string{}}
 	e.vanished, e.miscounted = w.proxy.spoilt()
 	for _, l := range w.loads {
 		for _, name := range l.names() {
@@ -279,7 +284,7 @@ func (w *weather) query(ctx context.Context, e *evidence) error {
 		var row, times int
 		if found, err = conn.Query(ctx, repeatedSQL(table)); err == nil {
 			_, err = pgx.ForEachRow(found, []any{&name, &row, &times}, func() error {
-				e.doubled = append(e.doubled, fmt.Sprintf("row %d of %s is %d times in table %s", row, name, times, table))
+				e.doubled[name] = fmt.Sprintf("row %d is %d times in table %s", row, times, table)
 				return nil
 			})
 		}
