@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -31,6 +32,33 @@ func utf16Problem(first []byte) string {
 	return ""
 }
 
+// maxOpening bytes are enough to know each of the foreign formats.
+const maxOpening = 16
+
+var (
+	jsonOpening = regexp.MustCompile(`^(\[[ \t]*[\["{]|\{[ \t]*")`)
+	pageOpening = regexp.MustCompile(`(?i)^<(!doctype|html|\?xml)`)
+)
+
+// formatProblem tells by a file's first bytes that it is no CSV at all; "" if it may be one. Each format is known by bytes
+// in which, read as a header, there is no fault yet: so it doesn't matter how many more are at hand.
+func formatProblem(opening []byte) string {
+	begins := func(mark string) bool { return bytes.HasPrefix(opening, []byte(mark)) }
+	switch {
+	case begins("PK\x03\x04"), begins("\xD0\xCF\x11"):
+		return "the file is a spreadsheet or an archive: export it as CSV, in UTF-8"
+	case begins("\x1F\x8B"), begins("\x28\xB5\x2F"):
+		return "the file is compressed, or was compressed twice: decompress it"
+	case begins("%PDF-"):
+		return "the file is a PDF: export it as CSV"
+	case pageOpening.Match(opening):
+		return "the file is a web page or XML: is it what a server said instead of the file?"
+	case jsonOpening.Match(opening):
+		return "the file is JSON: set spec.format to JSON, or save it as CSV"
+	}
+	return ""
+}
+
 func isForeignDelimiter(b byte) bool { return delimiters[b] != "" }
 
 func delimiterProblem(b byte) string {
@@ -41,6 +69,9 @@ func delimiterProblem(b byte) string {
 func parseHeader(row []byte) ([]string, *SyntaxError) {
 	if len(row) == 0 {
 		return nil, &SyntaxError{Problem: "the first line is empty: begin the file with the names of the columns"}
+	}
+	if problem := formatProblem(row); problem != "" {
+		return nil, &SyntaxError{Problem: problem}
 	}
 	names, err := csv.NewReader(bytes.NewReader(row)).Read()
 	if err != nil {
@@ -56,7 +87,7 @@ func parseHeader(row []byte) ([]string, *SyntaxError) {
 }
 
 func checkNames(names []string) *SyntaxError {
-	var nameless []int
+	var nameless, invisible []int
 	var twins []string
 	var pair [2]int
 	first := make(map[string]int, len(names))
@@ -64,6 +95,9 @@ func checkNames(names []string) *SyntaxError {
 		if strings.TrimSpace(name) == "" {
 			nameless = append(nameless, i+1)
 			continue
+		}
+		if strings.ContainsFunc(name, isInvisible) {
+			invisible = append(invisible, i+1)
 		}
 		before, known := first[name]
 		if !known {
@@ -78,6 +112,9 @@ func checkNames(names []string) *SyntaxError {
 	if len(nameless) > 0 {
 		return &SyntaxError{Problem: fmt.Sprintf("column %d of %d has no name", nameless[0], len(names))}
 	}
+	if len(invisible) > 0 {
+		return &SyntaxError{Problem: fmt.Sprintf("column %d of %d has characters in its name that can't be seen: write the name anew", invisible[0], len(names))}
+	}
 	if len(twins) > 0 {
 		return &SyntaxError{
 			Problem: fmt.Sprintf("columns %d and %d have the same name", pair[0], pair[1]),
@@ -85,6 +122,13 @@ func checkNames(names []string) *SyntaxError {
 		}
 	}
 	return nil
+}
+
+// isInvisible is true of what no field's name has, and nobody sees: control characters, and the marks that editors and web
+// pages leave behind. Line breaks are seen.
+func isInvisible(r rune) bool {
+	const zeroWidthSpace, byteOrderMark = '\u200b', '\ufeff'
+	return r == zeroWidthSpace || r == byteOrderMark || unicode.IsControl(r) && !unicode.IsSpace(r)
 }
 
 // shown picks the names that may appear in a message: a file without a header has data where its names should be, so

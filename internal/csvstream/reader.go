@@ -4,6 +4,7 @@ package csvstream
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -67,6 +68,7 @@ type Reader struct {
 
 	started bool   // the first bytes were looked at for byte order marks
 	first   []byte // the bytes held back until then, then the header row until it is whole
+	opening []byte // the first bytes of the header, by which a file of another format is known
 	runes   utf8Check
 	found   [batch]masks // not on the stack, which would be the larger for good
 
@@ -153,6 +155,9 @@ func (r *Reader) start(p []byte) *SyntaxError {
 
 // check scans p up to the first byte that no text has, and reports that byte only if all before it was sound.
 func (r *Reader) check(p []byte) *SyntaxError {
+	if r.columns == 0 {
+		r.opening = append(r.opening, p[:min(len(p), maxOpening-len(r.opening))]...)
+	}
 	var problem string
 	if bad := r.runes.firstInvalid(p); bad >= 0 {
 		p, problem = p[:bad], "has bytes that aren't UTF-8: save the file as UTF-8"
@@ -351,7 +356,7 @@ func (r *Reader) endHeader() *SyntaxError {
 // fault places a problem in the row that is being scanned.
 func (r *Reader) fault(problem string) *SyntaxError {
 	if r.columns == 0 {
-		return &SyntaxError{Problem: problem}
+		return &SyntaxError{Problem: cmp.Or(formatProblem(r.opening), problem)}
 	}
 	return &SyntaxError{Row: r.row + 1, Problem: problem}
 }

@@ -56,6 +56,8 @@ func TestReaderAccepts(t *testing.T) {
 		header []string
 	}{
 		{"a header alone is sound, whether that is enough is the caller's business", "a,b\n", 0, []string{"a", "b"}},
+		{"brackets round a name are no JSON", "[a b],{c}\n1,2\n", 1, []string{"[a b]", "{c}"}},
+		{"nor is a sign before a name a format", "<a>,%PDF,PK\n1,2,3\n", 1, []string{"<a>", "%PDF", "PK"}},
 		{"a header alone without a line end", "a,b", 0, []string{"a", "b"}},
 		{"the last line has a line end", "a,b\n1,2\n3,4\n", 2, []string{"a", "b"}},
 		{"the last line has none", "a,b\n1,2\n3,4", 2, []string{"a", "b"}},
@@ -138,6 +140,18 @@ func TestReaderRefuses(t *testing.T) {
 		{"cut within a character", "a\nx\xe2\x82", Options{}, 1, "row 1: ends within a UTF-8 character: the file was cut off"},
 		{"NUL in the header", "a\x00,b\n", Options{}, 0, "header: has a NUL byte: save the file as UTF-8 text"},
 		{"NUL in a quoted field", "a,b\n1,2\n\"x\x00\",2\n", Options{}, 2, "row 2: has a NUL byte: save the file as UTF-8 text"},
+		{"a workbook", "PK\x03\x04\x14\x00\x06\x00", Options{}, 0, "header: the file is a spreadsheet or an archive: export it as CSV, in UTF-8"},
+		{"a workbook of old", "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Options{}, 0, "header: the file is a spreadsheet or an archive"},
+		{"gzip within gzip", "\x1f\x8b\x08\x00", Options{}, 0, "header: the file is compressed, or was compressed twice: decompress it"},
+		{"zstd within zstd", "\x28\xb5\x2f\xfd\x04", Options{}, 0, "header: the file is compressed, or was compressed twice"},
+		{"a PDF", "%PDF-1.7\n1 0 obj\n", Options{}, 0, "header: the file is a PDF: export it as CSV"},
+		{"a web page", "<!DOCTYPE html>\n<html></html>\n", Options{}, 0, "header: the file is a web page or XML: is it what a server said instead of the file?"},
+		{"a web page with a quote in its first line", "<html lang=\"en\">\n", Options{}, 0, "header: the file is a web page or XML"},
+		{"a store's error", "\ufeff<?xml version=\"1.0\"?>\n<Error/>\n", Options{}, 0, "header: the file is a web page or XML"},
+		{"JSON", "[ {\"a\": 1}]\n", Options{}, 0, "header: the file is JSON: set spec.format to JSON, or save it as CSV"},
+		{"JSON lines", "{\"a\": 1}\n{\"a\": 2}\n", Options{}, 0, "header: the file is JSON"},
+		{"a name with an escape", "a,b\x1b\n1,2\n", Options{}, 0, "header: column 2 of 2 has characters in its name that can't be seen: write the name anew"},
+		{"a second byte order mark", "\ufeff\ufeffa,b\n1,2\n", Options{}, 0, "header: column 1 of 2 has characters in its name that can't be seen"},
 		{"an open quote", "a,b\n1,2\n3,\"4\n5,6\n", Options{}, 2, "row 2: has a quoted field that is never closed"},
 		{"an open quote in the header", "a,\"b\n1,2\n", Options{}, 0, "header: has a quoted field that is never closed"},
 		{"text after a closing quote", "a,b\n\"x\"y,2\n", Options{}, 1, `row 1: has text after a closing quote: write a quote within a quoted field twice ("")`},
@@ -285,6 +299,7 @@ func FuzzReader(f *testing.F) {
 	for _, seed := range []string{
 		"a,b\n1,2\n", "a,b\r\n\"1\r\n\",\"\"\"\"\r\n\r\n", "\ufeffa\n\n\"\"", "a;b\n", "a,a\n", "a,b\n1\n", "a\n\"x\"\r",
 		"a\n\r", "a,b\n\xe2\x82,\"", "a\x00", "a,b\n1,\"2\"3\n", "\"a\nb\",c\r\n1,\"2\r3\"", "a\n\xef\xbb\xbf\"x\"\n",
+		"PK\x03\x04\x00", "\x1f\x8b\x08", "[\t{\"a\":1}]", "{\"a\"", "<!doctype html>\n", "<?xml \"", "%PDF-1\n",
 	} {
 		f.Add(seed, uint8(3))
 	}
