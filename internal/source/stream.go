@@ -147,7 +147,8 @@ func (s *stream) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if s.left -= int64(n); s.left < 0 {
-		return 0, refuse(SourceTooLarge, "%s is larger than %d bytes when decompressed", s.what, s.limit)
+		return 0, refuse(SourceTooLarge,
+			"%s is larger than %d bytes when decompressed, the most that the connector takes (limits.maxUploadBytes)", s.what, s.limit)
 	}
 	if err != nil && (err != io.EOF || !s.stored.ended()) {
 		return n, s.faulty(err)
@@ -164,6 +165,8 @@ func (s *stream) faulty(err error) error {
 		return refuse(SourceDamaged, "%s needs a window of more than %d bytes: compress it with zstd -19 or less", s.what, maxWindow)
 	case errors.Is(err, io.EOF):
 		return refuse(SourceDamaged, "%s goes on where its compressed data ends: store it again", s.what)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, gzip.ErrHeader), errors.Is(err, zstd.ErrMagicMismatch):
+		return refuse(SourceDamaged, "%s is cut off, or has something behind the end of its compressed data: store it again, whole", s.what)
 	default:
 		return refuse(SourceDamaged, "%s is faulty compressed data (%v): store it again", s.what, err)
 	}
