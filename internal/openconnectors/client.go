@@ -68,7 +68,7 @@ func (c *Client) Ping(ctx context.Context) (Ping, error) {
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(a.body, &fields); err != nil || fields == nil {
-		return Ping{}, c.wrap(http.MethodGet, "/ping", ErrAnswer)
+		return Ping{}, c.wrap(http.MethodGet, "/ping", misreading(a.body, "an object"))
 	}
 	return Ping{
 		Endpoint:   printable(text(fields["endpoint"]), maxState),
@@ -100,7 +100,7 @@ func (c *Client) Objects(ctx context.Context) (Objects, error) {
 func decodeObjects(body []byte) ([]string, error) {
 	var items []json.RawMessage
 	if json.Unmarshal(body, &items) != nil {
-		return nil, ErrAnswer
+		return nil, misreading(body, "a list")
 	}
 	names := make([]string, 0, len(items))
 	seen := make(map[string]bool, len(items))
@@ -131,7 +131,7 @@ func (c *Client) Status(ctx context.Context, jobID string) (Job, error) {
 		return Job{}, c.wrap(http.MethodGet, template, err)
 	}
 	if job.State == "" {
-		return Job{}, c.wrap(http.MethodGet, template, fmt.Errorf("no state: %w", ErrAnswer))
+		return Job{}, c.wrap(http.MethodGet, template, misread("the answer tells no state of the job"))
 	}
 	return job, nil
 }
@@ -177,7 +177,7 @@ func (a answer) job(jobID string, scrub func(string) string) (Job, error) {
 		job.ID = jobID
 	}
 	if job.ID != jobID {
-		return Job{}, fmt.Errorf("it is about another job: %w", ErrAnswer)
+		return Job{}, misread("the answer is about another job")
 	}
 	job.InstanceID = cmp.Or(job.InstanceID, a.instanceID())
 	return job, nil

@@ -79,7 +79,7 @@ func TestReads(t *testing.T) {
 		},
 		"PingInvalid": {"an instance that can't", "", ping, reply(200, `{"endpoint":"postgresql","valid":false}`), "GET /elements/api-v2/ping", Ping{"postgresql", false, ""}, ""},
 		"PingSilent":  {"a 200 without the word isn't a no", "", ping, reply(200, `{"endpoint":"postgresql"}`), "GET /elements/api-v2/ping", Ping{"postgresql", true, ""}, ""},
-		"PingHTML":    {"a proxy's page isn't an answer", "", ping, reply(200, `<html>`), "GET /elements/api-v2/ping", Ping{}, "cannot GET /ping: the answer isn't understood"},
+		"PingHTML":    {"a proxy's page isn't an answer", "", ping, reply(200, `<html>`), "GET /elements/api-v2/ping", Ping{}, "cannot GET /ping: the answer is a web page or XML"},
 		"Hub":         {"a hub is part of every path", "db", ping, reply(200, `{}`), "GET /elements/api-v2/hubs/db/ping", Ping{Valid: true}, ""},
 		"HubEscaped":  {"and is one segment", "a/b", ping, reply(200, `{}`), "GET /elements/api-v2/hubs/a%2Fb/ping", Ping{Valid: true}, ""},
 		"HubDots":     {"and can't climb", "..", ping, nil, "", Ping{}, "cannot GET /ping: a name of dots is unusable in a URL"},
@@ -93,7 +93,7 @@ func TestReads(t *testing.T) {
 		},
 		"ObjectsOdd":  {"what can't be named is left out", "", objects, reply(200, `["a","a","",null,7,{"type":"x"},"..","b\u0000"]`), "GET /elements/api-v2/objects", Objects{Names: []string{"a", "7"}}, ""},
 		"ObjectsNone": {"an empty list", "", objects, reply(200, `[]`), "GET /elements/api-v2/objects", Objects{Names: []string{}}, ""},
-		"ObjectsMap":  {"not a list", "", objects, reply(200, `{}`), "GET /elements/api-v2/objects", Objects{}, "cannot GET /objects: the answer isn't understood"},
+		"ObjectsMap":  {"not a list", "", objects, reply(200, `{}`), "GET /elements/api-v2/objects", Objects{}, "cannot GET /objects: the answer is JSON, but not a list"},
 
 		"Status": {
 			"the seed's answer", "", status("1234"), reply(200, `{"id":"1234","status":"COMPLETE"}`, HeaderInstanceID, "7"),
@@ -103,7 +103,7 @@ func TestReads(t *testing.T) {
 		},
 		"StatusNumber":  {"an id in another dress", "", status("1234"), reply(200, `{"id":1234,"jobStatus":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{ID: "1234", State: "RUNNING"}, ""},
 		"StatusNoID":    {"the question says which", "", status("1234"), reply(200, `{"status":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{ID: "1234", State: "RUNNING"}, ""},
-		"StatusOther":   {"another job's state must not be shown", "", status("1234"), reply(200, `{"id":"9","status":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{}, "it is about another job"},
+		"StatusOther":   {"another job's state must not be shown", "", status("1234"), reply(200, `{"id":"9","status":"RUNNING"}`), "GET /elements/api-v2/bulk/1234/status", Job{}, "the answer is about another job"},
 		"StatusNoState": {"no state", "", status("1234"), reply(200, `{"id":"1234"}`), "GET /elements/api-v2/bulk/1234/status", Job{}, "no state"},
 		"StatusEscaped": {"an id is one segment", "", status("a/../b?c#d"), reply(200, `{"status":"RUNNING"}`), "GET /elements/api-v2/bulk/a%2F..%2Fb%3Fc%23d/status", Job{ID: "a/../b?c#d", State: "RUNNING"}, ""},
 		"StatusEmpty":   {"no id", "", status(""), nil, "", Job{}, "an empty name is unusable in a URL"},
@@ -113,14 +113,14 @@ func TestReads(t *testing.T) {
 		"StatusGone":    {"forgotten", "", status("1"), reply(404, `{"message":"No such job"}`), "GET /elements/api-v2/bulk/1/status", Job{}, "cannot GET /bulk/{id}/status: 404 Not Found: No such job"},
 		"StatusRefused": {"the platform's words", "", status("1"), reply(401, `{"message":"Invalid Element token provided."}`), "GET /elements/api-v2/bulk/1/status", Job{}, "401 Unauthorized: Invalid Element token provided."},
 		"StatusDown":    {"a proxy's page", "", status("1"), reply(503, `<html><title>Down</title></html>`), "GET /elements/api-v2/bulk/1/status", Job{}, "503 Service Unavailable: Down"},
-		"StatusMoved":   {"redirects aren't followed", "", status("1"), reply(302, ``, "Location", "/elsewhere"), "GET /elements/api-v2/bulk/1/status", Job{}, "302 Found"},
+		"StatusMoved":   {"redirects aren't followed", "", status("1"), reply(302, ``, "Location", "/elsewhere"), "GET /elements/api-v2/bulk/1/status", Job{}, "302 Found: redirects aren't followed"},
 		"StatusLarge":   {"answers are bounded", "", status("1"), reply(200, `{"status":"`+strings.Repeat("x", MaxAnswerBytes)), "GET /elements/api-v2/bulk/1/status", Job{}, ErrTooLarge.Error()},
 		"StatusLarge4":  {"so are refusals", "", status("1"), reply(400, strings.Repeat("x", 3*MaxAnswerBytes)), "GET /elements/api-v2/bulk/1/status", Job{}, "400 Bad Request: "},
 		"StatusShort": {
 			"a cut answer isn't an answer", "", status("1"), reply(200, `{"id":"1","status":"COMPLETE"}`, "Content-Length", "1000"),
 			"GET /elements/api-v2/bulk/1/status",
 			Job{},
-			"cannot GET /bulk/{id}/status: unexpected EOF",
+			"cannot GET /bulk/{id}/status: the connection ended before the answer did",
 		},
 
 		"Cancel":         {"the state after it", "", cancel, reply(200, `{"id":1234,"status":"CANCELLATION_PENDING"}`), "PUT /elements/api-v2/bulk/1234/cancel", Job{ID: "1234", State: "CANCELLATION_PENDING"}, ""},

@@ -11,6 +11,12 @@ import (
 // key at fault and never the value.
 var ErrCredentials = errors.New("unusable credentials")
 
+// unusable is an ErrCredentials that says which key is at fault, and how.
+type unusable string
+
+func (u unusable) Error() string      { return string(u) }
+func (unusable) Is(target error) bool { return target == ErrCredentials }
+
 const redacted = "[redacted]"
 
 // Credentials open one connector instance. Element alone selects the instance;
@@ -44,7 +50,7 @@ func (c Credentials) authorization() (string, error) {
 			continue
 		}
 		if err := checkSecret(value); err != nil {
-			return "", fmt.Errorf("cannot use the %s secret: %w: %w", strings.ToLower(p.scheme), err, ErrCredentials)
+			return "", unusable("cannot use the " + strings.ToLower(p.scheme) + " secret: " + err.Error())
 		}
 		parts = append(parts, p.scheme+" "+value)
 	}

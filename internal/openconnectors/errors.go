@@ -2,9 +2,11 @@ package openconnectors
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"html"
+	"io"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -24,6 +26,28 @@ var (
 	// ErrName says that a job's id or an object's name can't be part of a URL.
 	ErrName = errors.New("unusable in a URL")
 )
+
+// misread is an ErrAnswer that says what came instead.
+type misread string
+
+func (m misread) Error() string      { return string(m) }
+func (misread) Is(target error) bool { return target == ErrAnswer }
+
+// misreading says what a body is that is not the JSON that was wanted ("an object", "a list"). It quotes nothing of it.
+func misreading(body []byte, wanted string) error {
+	body = bytes.TrimSpace(body)
+	switch {
+	case len(body) == 0:
+		return misread("the answer is empty, where " + wanted + " should be")
+	case body[0] == '<':
+		return misread("the answer is a web page or XML, where JSON should be: check the address of the API")
+	case json.Valid(body):
+		return misread("the answer is JSON, but not " + wanted + " as it should be")
+	case body[0] == '{' || body[0] == '[':
+		return misread("the answer is JSON that is cut off or broken")
+	}
+	return misread("the answer isn't JSON")
+}
 
 // maxMessage bounds APIError.Message, in runes.
 const maxMessage = 256
@@ -64,7 +88,10 @@ func (e *APIError) Temporary() bool {
 // platform wrote it, text or HTML where a proxy did.
 func newAPIError(a answer, clean func(string) string) *APIError {
 	message := printable(clean(errorText(a.body)), maxMessage)
-	if message == "" {
+	switch {
+	case a.status >= 300 && a.status < 400:
+		message = "redirects aren't followed" // what it says of them leads people on to where it leads
+	case message == "":
 		message = http.StatusText(a.status)
 	}
 	return &APIError{
@@ -152,6 +179,12 @@ func reason(err error) string {
 	}
 	if words := dial.Why("the endpoint", err); words != "" {
 		return printable(words, maxMessage)
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "the endpoint doesn't speak TLS at this port: check the scheme and the port"
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the connection ended before the answer did"
 	}
 	return printable(conceal(err.Error()), maxMessage)
 }

@@ -102,6 +102,26 @@ func TestNewAPIError(t *testing.T) {
 	}
 }
 
+func TestMisreading(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reason, body, want string
+	}{
+		"Empty":  {"nothing came", " \n", "the answer is empty, where a list should be"},
+		"Page":   {"a proxy's or a login page", "<!DOCTYPE html>", "the answer is a web page or XML, where JSON should be: check the address of the API"},
+		"Other":  {"JSON of another form", `{"objects":[]}`, "the answer is JSON, but not a list as it should be"},
+		"Cut":    {"a part of it", `["contact`, "the answer is JSON that is cut off or broken"},
+		"Text":   {"none of this", "hello", "the answer isn't JSON"},
+		"Binary": {"nothing of it is quoted", "\x1f\x8b\x08", "the answer isn't JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := misreading([]byte(tc.body), "a list")
+			if !errors.Is(err, ErrAnswer) || err.Error() != tc.want {
+				t.Errorf("%s: got %v, want ErrAnswer with %q", tc.reason, err, tc.want)
+			}
+		})
+	}
+}
+
 func FuzzNewAPIError(f *testing.F) {
 	for _, seed := range []string{`{"message":"x"}`, "<title>x</title>", "text", `{"error":{}}`, "<", "{", "\xff"} {
 		f.Add([]byte(seed))

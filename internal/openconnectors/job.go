@@ -51,7 +51,7 @@ func DecodeJob(body []byte) (Job, error) {
 func decodeJob(body []byte, scrub func(string) string) (Job, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
-		return Job{}, fmt.Errorf("cannot decode a job: %w", ErrAnswer)
+		return Job{}, misreading(body, "an object")
 	}
 	job := Job{
 		ID:              identifier(first(fields, "id", "job_id")),
@@ -95,7 +95,7 @@ func decodeJobs(body []byte) ([]Job, error) {
 	items := []json.RawMessage{body}
 	if len(body) == 0 || body[0] != '{' {
 		if err := json.Unmarshal(body, &items); err != nil {
-			return nil, fmt.Errorf("cannot decode a list of jobs: %w", ErrAnswer)
+			return nil, misreading(body, "a list")
 		}
 	}
 	jobs := make([]Job, 0, len(items))

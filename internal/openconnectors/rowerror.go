@@ -27,7 +27,7 @@ type RowError struct {
 func decodeRowErrors(body []byte, scrub func(string) string) ([]RowError, error) {
 	var items []json.RawMessage
 	if json.Unmarshal(body, &items) != nil {
-		return nil, ErrAnswer
+		return nil, misreading(body, "a list")
 	}
 	rows := make([]RowError, 0, len(items))
 	for _, item := range items {

@@ -139,7 +139,7 @@ func (c *Client) attempt(template string, u Upload, a answer, err error, ev evid
 	if a.ok() && err == nil {
 		got.Job, err = DecodeJob(a.body)
 		if nameErr := checkName(got.Job.ID); err == nil && nameErr != nil {
-			err = fmt.Errorf("no usable id in the answer: %w", ErrAnswer)
+			err = misread("the answer gives no usable id")
 		}
 		got.InstanceID = cmp.Or(got.Job.InstanceID, got.InstanceID)
 		got.Job.InstanceID = got.InstanceID
