@@ -126,12 +126,11 @@ bench: build ## Measure against curl, psql and others, side by side, and write d
 	ONLY='$(ONLY)' QUICK='$(QUICK)' exec $(BIN)/bench
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME (30s).
-	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r package; do \
-		listed=$$(go test -list '^Fuzz' "$$package"); \
-		for target in $$(grep '^Fuzz' <<<"$$listed" || true); do \
+fuzz: ## Run every fuzz target for FUZZTIME (30s). What fails is kept beside it, in testdata/fuzz.
+	@grep -rlE '^func Fuzz' --include='*_test.go' api cmd controllers internal | xargs -n 1 dirname | sort -u | while read -r package; do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9]+' "$$package"/*_test.go | cut -d ' ' -f 2); do \
 			printf '\n==> %s %s\n' "$$package" "$$target"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package" </dev/null; \
 		done; \
 	done
 

@@ -119,7 +119,7 @@ type house struct {
 	options   Options
 	logger    logr.Logger          // of the operators that start from now on; zero: the suite's
 	registry  *prometheus.Registry // the metrics of the operator that started last
-	stop      func() // stops the operator, as SIGTERM does, and waits for its end
+	stop      func()               // stops the operator, as SIGTERM does, and waits for its end
 }
 
 func newHouse(t *testing.T, changes ...func(*Options)) *house {

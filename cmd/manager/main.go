@@ -27,7 +27,7 @@ func main() {
 	o, logging := newOptions(flag.CommandLine), zap.Options{}
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
+	ctrl.SetLogger(controllers.Discreet(zap.New(zap.UseFlagOptions(&logging))))
 	if err := run(o); err != nil {
 		ctrl.Log.Error(err, "The operator ended")
 		os.Exit(1)
