@@ -191,9 +191,9 @@ func (p *proxy) spoil(id string) {
 		return
 	}
 	switch n := p.chance.IntN(100); {
-	case n < 3 && len(p.vanished) < p.most:
+	case n < 6 && len(p.vanished) < p.most:
 		p.vanished[id] = true
-	case n >= 97 && len(p.miscounted) < p.most:
+	case n >= 94 && len(p.miscounted) < p.most:
 		p.miscounted[id] = true
 		p.faults["wrong counters"]++
 	}
