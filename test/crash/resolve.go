@@ -10,16 +10,14 @@ import (
 )
 
 // resolve does what the checklist of a held job asks of a person: look at the endpoint's jobs, and decide. It is false where
-// nothing is held, or no job is left to say it by.
+// there is nothing to decide.
 func (h *house) resolve(ctx context.Context) bool {
-	jobs, receipts := h.seen()
-	held := slices.IndexFunc(receipts, func(receipt v1alpha1.BulkReceipt) bool { return receipt.Record.Outcome == v1alpha1.LoadUnknown })
-	if held < 0 || len(jobs) != 1 || jobs[0].Status.Receipt != receipts[held].Name || jobs[0].Spec.Cancel || ctx.Err() != nil {
+	receipt := h.held()
+	if receipt == nil || ctx.Err() != nil {
 		return false
 	}
-	receipt := &receipts[held]
 	attempt := receipt.Record.Attempts[len(receipt.Record.Attempts)-1].Number
-	decision := fmt.Sprintf(`"attempt":"%s.%d","action":"Resend"`, receipt.Name, attempt)
+	decision := fmt.Sprintf(`"attempt":"%s.%d","action":"Resend","jobID":null`, receipt.Name, attempt)
 	for _, job := range h.endpoint.accepted() {
 		if job.identity() == receipt.Name {
 			decision = fmt.Sprintf(`"attempt":"%s.%d","action":"Adopt","jobID":"%s"`, receipt.Name, attempt, job.id)
@@ -34,11 +32,12 @@ func (h *house) resolve(ctx context.Context) bool {
 	return true
 }
 
-// checkResolved asks whether a person's decision brought the job to its end.
-func (r *result) checkResolved() {
-	if r.broken != nil || len(r.end.jobs) == 1 && is(&r.end.jobs[0], v1alpha1.ConditionComplete) {
-		return
+// held is the receipt that is held, and that a job speaks of which wants to go on; nil if there is none.
+func (h *house) held() *v1alpha1.BulkReceipt {
+	jobs, receipts := h.seen()
+	at := slices.IndexFunc(receipts, func(receipt v1alpha1.BulkReceipt) bool { return receipt.Record.Outcome == v1alpha1.LoadUnknown })
+	if at < 0 || len(jobs) != 1 || jobs[0].Status.Receipt != receipts[at].Name || jobs[0].Spec.Cancel || jobs[0].Status.CompletionTime != nil {
+		return nil
 	}
-	r.stuck = true
-	r.faults = append(r.faults, "a person has decided, and the job did not come to its end: "+told(r.end.jobs))
+	return &receipts[at]
 }

@@ -95,11 +95,6 @@ func (v variant) String() string {
 	return fmt.Sprintf("%s.%s.%s", v.listing, v.action, v.dedup)
 }
 
-// tells is true if every doubt can be resolved without a person.
-func (v variant) tells() bool {
-	return v.listing == v1alpha1.ListingAuthoritative || v.dedup == v1alpha1.DeduplicationAttempt
-}
-
 // variants are all that there are.
 func variants() []variant {
 	var all []variant
@@ -150,6 +145,13 @@ func (s schedule) at(p place) act {
 
 func (s schedule) has(acts ...act) bool {
 	return slices.ContainsFunc(s.faults, func(f fault) bool { return slices.Contains(acts, f.act) })
+}
+
+// tells is true if every doubt can be resolved without a person. An endpoint that only deduplicates tells by being sent to
+// again, and that only while a job wants it.
+func (s schedule) tells() bool {
+	return s.listing == v1alpha1.ListingAuthoritative ||
+		s.dedup == v1alpha1.DeduplicationAttempt && !s.has(remove, reapply, suspend, cancel, change)
 }
 
 // heldBack is true if an upload's end may lie between its sender and the endpoint's books for as long as others need to

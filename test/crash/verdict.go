@@ -22,6 +22,8 @@ const (
 	quietFor = 700 * time.Millisecond
 	// quietForTwo is the same where two processes may have something to say.
 	quietForTwo = 2 * time.Second
+	// decisions are as many as a person takes: while one is acted on, another doubt may come up.
+	decisions = 3
 )
 
 // result is what came of a schedule.
@@ -54,12 +56,19 @@ func play(ctx context.Context, w *world, s schedule, prepare ...func(*house)) re
 	h.start()
 	quiet := h.settle(ctx)
 	r := h.judge(ctx, quiet)
-	if r.held && len(r.faults) == 0 && h.resolve(ctx) {
+	held := r.held
+	for range decisions {
+		if !r.held || len(r.faults) > 0 || !h.resolve(ctx) {
+			break
+		}
 		quiet = h.settle(ctx)
 		r = h.judge(ctx, quiet)
-		r.held = true
-		r.checkResolved()
 	}
+	if held && r.held && h.held() != nil {
+		r.stuck = true
+		r.faults = append(r.faults, "a person has decided, and it is held all the same: "+told(r.end.jobs))
+	}
+	r.held = held
 	if len(r.faults) > 0 || r.broken != nil || h.world.tells {
 		r.report = h.report(&r)
 	}
