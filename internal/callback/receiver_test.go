@@ -272,8 +272,8 @@ func TestBusy(t *testing.T) {
 }
 
 func TestLookupsAreBounded(t *testing.T) {
-	h := &hints{}
-	receiver := NewReceiver(h, "", logr.Discard())
+	h, logged := &hints{}, 0
+	receiver := NewReceiver(h, "", funcr.New(func(string, string) { logged++ }, funcr.Options{}))
 	receiver.lookup = rate.NewLimiter(0, 5)
 	codes := map[int]int{}
 	for range 8 {
@@ -284,8 +284,8 @@ func TestLookupsAreBounded(t *testing.T) {
 	for range 8 {
 		receiver.ServeHTTP(httptest.NewRecorder(), signed("/nothing", "{}"))
 	}
-	if diff := cmp.Diff(map[int]int{404: 5, 503: 3}, codes); diff != "" || h.asked != 5 {
-		t.Errorf("asked %d times; answers (-want +got):\n%s", h.asked, diff)
+	if diff := cmp.Diff(map[int]int{404: 5, 503: 3}, codes); diff != "" || h.asked != 5 || logged != 0 {
+		t.Errorf("asked %d times, logged %d lines; answers (-want +got):\n%s", h.asked, logged, diff)
 	}
 }
 
