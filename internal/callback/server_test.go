@@ -83,7 +83,7 @@ func TestSlowClients(t *testing.T) {
 			"NoEnd", "a body without an end ends",
 			"POST " + known.Path() + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n", time.Second, bodyTimeout + time.Second, "400 Bad Request",
 		},
-		{"HTTP2", "one connection asks for one thing at once", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, headTimeout, "505 HTTP Version Not Supported"},
+		{"HTTP2", "one connection asks for one thing at once", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, headTimeout, "HTTP/1.1 405 Method Not Allowed"},
 		{"Idle", "who has no more to ask goes", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, idleTimeout, "405 Method Not Allowed"},
 		{"LongHead", "a head has an end", "POST / HTTP/1.1\r\nX: " + strings.Repeat("x", maxHead+8<<10), 0, headTimeout, "431 Request Header Fields Too Large"},
 	} {
