@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -262,17 +264,25 @@ func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce 
 	if c.connector.Spec.Deduplication == v1alpha1.DeduplicationAttempt {
 		token = repeatedToken(receipt)
 	}
-	appendAttempt(record, v1alpha1.Attempt{
+	appendAttempt(receipt, v1alpha1.Attempt{
 		Token: token, Number: lastAttempt(receipt).Number + 1, Nonce: nonce, Holder: o.process.holder,
 		At: metav1.NewMicroTime(o.now()), SubmitTimeoutSeconds: int32(o.patience.submitTimeout(c.most()) / time.Second), //nolint:gosec // an hour at most
 	})
 	return receipt
 }
 
-func appendAttempt(record *v1alpha1.BulkReceiptRecord, attempt v1alpha1.Attempt) {
+// appendAttempt adds an attempt, and folds the oldest away beyond ten. A doubt stays when its attempt goes: the next one inherits it.
+func appendAttempt(receipt *v1alpha1.BulkReceipt, attempt v1alpha1.Attempt) {
+	record := &receipt.Record
 	record.Attempts = append(record.Attempts, attempt)
-	if surplus := len(record.Attempts) - maxAttempts; surplus > 0 {
-		record.Attempts = record.Attempts[surplus:]
+	for len(record.Attempts) > maxAttempts {
+		folded := record.Attempts[0]
+		record.Attempts = record.Attempts[1:]
+		if folded.Outcome != v1alpha1.AttemptNotSent && folded.Outcome != v1alpha1.AttemptRejected {
+			heir := &record.Attempts[0]
+			heir.Outcome, heir.Message = v1alpha1.AttemptUnknown, "an earlier attempt may have been taken"
+			heir.Token, heir.Resolution = tokenOf(receipt, &folded), folded.Resolution
+		}
 	}
 }
 
@@ -323,11 +333,17 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 	if status.Source != nil && status.Source.SHA256 != "" && job.Spec.Source.ObjectStore == nil {
 		content = "sha256:" + status.Source.SHA256
 	}
-	at := metav1.NewMicroTime(now)
+	at := metav1.NewMicroTime(madeBy(job, now))
+	number := int32(1)
+	if r := job.Spec.Resolve; r != nil && strings.HasPrefix(r.Attempt, status.Receipt+".") {
+		if decided, err := strconv.ParseInt(strings.TrimPrefix(r.Attempt, status.Receipt+"."), 10, 31); err == nil {
+			number = int32(decided) + 1 // what was decided about an attempt that is lost is not decided about this one
+		}
+	}
 	record := v1alpha1.BulkReceiptRecord{
 		ConnectorRef: job.Spec.ConnectorRef, ClaimedFor: v1alpha1.JobReference{Name: job.Name, UID: string(job.UID)},
 		BindingHash: status.BindingHash, DeletionPolicy: orDefault(job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan),
-		Attempts: []v1alpha1.Attempt{{Number: 1, Nonce: restoredNonce, Holder: holder, At: at, EndedAt: &at, SubmitTimeoutSeconds: 1, Outcome: outcome}},
+		Attempts: []v1alpha1.Attempt{{Number: number, Nonce: restoredNonce, Holder: holder, At: at, EndedAt: &at, SubmitTimeoutSeconds: 1, Outcome: outcome}},
 		Source:   status.Source.DeepCopy(), JobID: status.JobID, State: status.State, SubmitTime: status.SubmitTime, Rows: status.Rows.DeepCopy(),
 	}
 	if outcome == v1alpha1.AttemptUnknown {
@@ -340,6 +356,17 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 		ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: status.Receipt},
 		Spec:       identityOf(&job.Spec, "", content), Record: record,
 	}
+}
+
+// madeBy is before when the load was sent that a job's status speaks of.
+func madeBy(job *v1alpha1.BulkJob, now time.Time) time.Time {
+	switch {
+	case job.Status.SubmitTime != nil:
+		return job.Status.SubmitTime.Time
+	case job.Status.StartTime != nil:
+		return job.Status.StartTime.Time
+	}
+	return now
 }
 
 // loadOutcomeOf is how the load ended that a finished job speaks of; unset if it may still run.

@@ -99,7 +99,7 @@ func (r *ReceiptReconciler) act(ctx context.Context, v *loadView, connection *co
 	case doRelease, doEnd, doHold, doFence:
 		return r.write(ctx, v, next)
 	case doLookUp:
-		return r.lookUp(ctx, v, connection)
+		return r.lookUp(ctx, v, connection, next)
 	case doResolve:
 		return r.resolve(ctx, v, connection, next)
 	case doPoll:
@@ -165,7 +165,7 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if c.receipt != v.receipt.Name && len(doubts(v.receipt)) > 0 {
+	if c.receipt != v.receipt.Name && len(suspects(v.receipt)) > 0 {
 		return r.write(ctx, v, step{do: doHold, message: "the answer was lost, and the content is no longer there to repeat the attempt with"})
 	}
 	if c.receipt != v.receipt.Name {

@@ -124,7 +124,8 @@ func pollRequested(receipt *v1alpha1.BulkReceipt) time.Time {
 // the endpoint was asked for that job, and its answer does not say that it is another attempt's.
 func calledBack(receipt *v1alpha1.BulkReceipt, attempt *v1alpha1.Attempt) string {
 	nonce, id, _ := strings.Cut(receipt.Annotations[v1alpha1.AnnotationCallbackJob], "/")
-	if nonce != attempt.Nonce || len(id) > 256 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	repeated := nonce != "" && strings.HasSuffix(attempt.Token, "."+nonce)
+	if nonce != attempt.Nonce && !repeated || len(id) > 256 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return ""
 	}
 	return id
@@ -202,7 +203,7 @@ func (h *called) receipt(ctx context.Context, token callback.Token) (*v1alpha1.B
 		return nil, callback.ErrUnknown
 	case err != nil:
 		return nil, fmt.Errorf("cannot read a receipt: %w", err)
-	case !slices.ContainsFunc(receipt.Record.Attempts, func(a v1alpha1.Attempt) bool { return a.Number == token.Number && a.Nonce == token.Nonce }):
+	case !slices.ContainsFunc(receipt.Record.Attempts, func(a v1alpha1.Attempt) bool { return tokenOf(receipt, &a) == token.String() }):
 		return nil, callback.ErrUnknown
 	}
 	return receipt, nil

@@ -119,8 +119,8 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 		return step{do: doWait, after: recordingDelay}
 	case !standsAlone(v.receipt, &v.connector):
 		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: "an earlier attempt may have been taken"}
-	case job == nil && len(doubts(v.receipt)) > 0:
-		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: notWantedMessage(why)} // the attempt that it repeats may have been taken
+	case job == nil && len(suspects(v.receipt)) > 0:
+		return step{do: doRelease, reason: v1alpha1.ReasonNotSent, message: notWantedMessage(why)} // an earlier one may have been taken
 	case job == nil:
 		return step{do: doRelease, reason: why, message: notWantedMessage(why)}
 	case v.connector.elsewhere(&v.receipt.Record):
@@ -139,10 +139,14 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 // decideAgain is about a load whose last attempt was proven not to have been taken.
 func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	job, why := wantedBy(v)
+	refused := job != nil && v.receipt.Record.Rejections > backoffLimit(job)
+	if (job == nil || refused) && len(suspects(v.receipt)) > 0 {
+		return step{do: doHold, message: "it was sent again after an answer was lost, and came to nothing the last time; the first time it may have been taken"}
+	}
 	if job == nil {
 		return step{do: doEnd, reason: why, message: notWantedMessage(why)}
 	}
-	if v.receipt.Record.Rejections > backoffLimit(job) {
+	if refused {
 		return step{
 			do: doEnd, reason: v1alpha1.ReasonBackoffLimit,
 			message: fmt.Sprintf("the endpoint refused the file %d times; the last time: %s", v.receipt.Record.Rejections, last.Message),

@@ -202,7 +202,7 @@ func TestDecideLoad(t *testing.T) {
 		{"a blocked one is asked later", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), blocked, inDoubt(time.Hour)}, decision{Do: doWait, After: 30 * time.Second}},
 		{"another instance is asked nothing", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), moved, inDoubt(time.Hour)}, decision{Do: doWait, After: 30 * time.Second}},
 		{"an endpoint that knows its tokens is sent it again", []func(*loadView){attempts(unknown), deduplicates, inDoubt(time.Minute), later(5 * time.Second)}, decision{Do: doRetry, Job: "contacts"}},
-		{"after a pause", []func(*loadView){attempts(unknown, unknown), deduplicates, inDoubt(time.Minute), func(v *loadView) {
+		{"after a pause", []func(*loadView){attempts(unknown, unknown), repeats, deduplicates, inDoubt(time.Minute), func(v *loadView) {
 			v.receipt.Record.Attempts[1].EndedAt = nil
 			v.receipt.Record.Attempts[1].At.Time = v.now
 		}}, decision{Do: doWait, After: 20 * time.Second}},
@@ -217,9 +217,9 @@ func TestDecideLoad(t *testing.T) {
 		{"what was decided is no doubt", []func(*loadView){attempts(unknown), func(v *loadView) { v.receipt.Record.Attempts[0].Resolution = v1alpha1.ResolveResend }, later(time.Minute)}, decision{Do: doRetry, Job: "contacts"}},
 		{"a held load waits for a person", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 2))}, decision{Do: doNothing}},
 		{"whose word is about this attempt", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 1))}, decision{Do: doResolve, Reason: "Resend", Job: "contacts"}},
-		{"or for a callback", []func(*loadView){attempts(unknown), heldLoad, calls("nonce-1/1234")}, decision{Do: doLookUp}},
+		{"or for a callback", []func(*loadView){attempts(unknown), heldLoad, calls("nonce-1/1234")}, decision{Do: doLookUp, Reason: byCallback}},
 		{"about this attempt", []func(*loadView){attempts(unknown), heldLoad, calls("nonce-2/1234")}, decision{Do: doNothing}},
-		{"a callback is not waited with", []func(*loadView){attempts(unknown), inDoubt(0), calls("nonce-1/1234")}, decision{Do: doLookUp}},
+		{"a callback is not waited with", []func(*loadView){attempts(unknown), inDoubt(0), calls("nonce-1/1234")}, decision{Do: doLookUp, Reason: byCallback}},
 		{"a job is adopted of a connector that can be asked", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveAdopt, 1)), blocked}, decision{Do: doWait, After: 30 * time.Second}},
 		{"a job that is bound to something else has no say", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveAbandon, 1)), spec(changed)}, decision{Do: doNothing}},
 

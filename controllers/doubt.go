@@ -37,6 +37,18 @@ func doubts(receipt *v1alpha1.BulkReceipt) []v1alpha1.Attempt {
 	return open
 }
 
+// suspects are the attempts that the endpoint may have taken: those in doubt, and those that were sent again all the same by
+// spec.onUnknown. While there are any, the load is not called never accepted.
+func suspects(receipt *v1alpha1.BulkReceipt) []v1alpha1.Attempt {
+	open := doubts(receipt)
+	for _, a := range receipt.Record.Attempts {
+		if a.Outcome == v1alpha1.AttemptUnknown && a.Resolution != "" && receipt.Record.JobID == "" {
+			open = append(open, a)
+		}
+	}
+	return open
+}
+
 // isHeld is true of a load of which it cannot be known whether the endpoint took it.
 func isHeld(record *v1alpha1.BulkReceiptRecord) bool {
 	return record.Outcome == v1alpha1.LoadUnknown && record.JobID == ""
@@ -66,12 +78,20 @@ func tokenOf(receipt *v1alpha1.BulkReceipt, a *v1alpha1.Attempt) string {
 // never was a doubt.
 func repeatedToken(receipt *v1alpha1.BulkReceipt) string {
 	for _, a := range slices.Backward(receipt.Record.Attempts) {
-		doubted := a.Token != "" || a.FencedBy != "" || a.Outcome == v1alpha1.AttemptUnknown
+		doubted := a.Token != "" || a.FencedBy != "" || a.Outcome == v1alpha1.AttemptUnknown || a.Resolution != ""
 		if doubted && a.Nonce != restoredNonce {
 			return tokenOf(receipt, &a)
 		}
 	}
 	return ""
+}
+
+// repeatable is true if the endpoint would know an attempt that repeats those in doubt.
+func repeatable(receipt *v1alpha1.BulkReceipt, connector *connectorView) bool {
+	token := repeatedToken(receipt)
+	return connector.deduplicates && token != "" && !slices.ContainsFunc(doubts(receipt), func(a v1alpha1.Attempt) bool {
+		return a.Nonce == restoredNonce || tokenOf(receipt, &a) != token
+	})
 }
 
 // carries says which jobs of the endpoint came of the attempts in doubt.
@@ -91,8 +111,9 @@ func carries(receipt *v1alpha1.BulkReceipt) func(*openconnectors.Job) bool {
 func decideDoubt(v *loadView) step {
 	last, connector := lastAttempt(v.receipt), &v.connector
 	job, _ := wantedBy(v)
-	again := job != nil && (connector.deduplicates || job.Spec.OnUnknown == v1alpha1.OnUnknownResend)
-	told := toldJob(v.receipt) != "" && !v.known.lookedUp
+	repeat := repeatable(v.receipt, connector)
+	again := job != nil && (repeat || job.Spec.OnUnknown == v1alpha1.OnUnknownResend)
+	told := toldJob(v.receipt) != "" && !v.known.confirmed
 	hold := step{do: doHold, message: orDefault(last.Message, "the process that claimed the attempt is gone, and left no word of how it ended")}
 	switch {
 	case connector.listing == v1alpha1.ListingNone && !again && !told:
@@ -103,7 +124,7 @@ func decideDoubt(v *loadView) step {
 		return step{do: doWait, after: recheckDelay}
 	}
 	if told {
-		return step{do: doLookUp}
+		return step{do: doLookUp, reason: byCallback}
 	}
 	if left := v.known.lastSince.Add(v.patience.withDefaults().Settle).Sub(v.now); left > 0 {
 		return step{do: doWait, after: left}
@@ -117,7 +138,7 @@ func decideDoubt(v *loadView) step {
 	if left := retryAt(v, &last).Sub(v.now); left > 0 {
 		return step{do: doWait, after: left}
 	}
-	if connector.deduplicates {
+	if repeat {
 		return step{do: doRetry, job: job}
 	}
 	return step{do: doResolve, job: job, reason: string(v1alpha1.ResolveResend), message: "sent again by spec.onUnknown of BulkJob " + job.Name}
@@ -133,10 +154,8 @@ func toldJob(receipt *v1alpha1.BulkReceipt) string {
 	return ""
 }
 
-// lookupOf names what a look-up was about: another attempt, or another callback, is worth another one.
-func lookupOf(receipt *v1alpha1.BulkReceipt) string {
-	return lastAttempt(receipt).Nonce + " " + toldJob(receipt)
-}
+// byCallback is the reason of a look-up that is about the job that a callback told of, and nothing else: the list may not have it yet.
+const byCallback = "Callback"
 
 // decideHeld is about a load of which it cannot be known whether the endpoint took it: somebody decides, or a late callback tells.
 func decideHeld(v *loadView) step {
@@ -150,8 +169,8 @@ func decideHeld(v *loadView) step {
 		}
 		return step{do: doResolve, job: job, reason: string(action), message: "decided by spec.resolve of BulkJob " + job.Name}
 	}
-	if toldJob(v.receipt) != "" && !v.known.lookedUp && v.connector.blocked == nil && !v.connector.elsewhere(&v.receipt.Record) {
-		return step{do: doLookUp}
+	if toldJob(v.receipt) != "" && !v.known.confirmed && v.connector.blocked == nil && !v.connector.elsewhere(&v.receipt.Record) {
+		return step{do: doLookUp, reason: byCallback}
 	}
 	return step{do: doNothing}
 }
@@ -173,9 +192,8 @@ func adopt(receipt *v1alpha1.BulkReceipt, jobs []openconnectors.Job, now time.Ti
 	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
 }
 
-// settleAttempts writes the outcome of the attempts in doubt.
-func settleAttempts(receipt *v1alpha1.BulkReceipt, now time.Time, change func(*v1alpha1.Attempt)) {
-	open := doubts(receipt)
+// settleAttempts writes the outcome of attempts of which nobody knew it.
+func settleAttempts(receipt *v1alpha1.BulkReceipt, open []v1alpha1.Attempt, now time.Time, change func(*v1alpha1.Attempt)) {
 	for i := range receipt.Record.Attempts {
 		a := &receipt.Record.Attempts[i]
 		if !slices.ContainsFunc(open, func(o v1alpha1.Attempt) bool { return o.Number == a.Number && o.Nonce == a.Nonce }) {

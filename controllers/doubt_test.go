@@ -8,9 +8,11 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/openconnectors"
 )
 
 // soon makes the pauses after attempts that came to nothing short.
@@ -322,4 +324,122 @@ func TestCallbacksAreHeeded(t *testing.T) {
 		h.waitReason(job, v1alpha1.ReasonComplete)
 		h.posts(1)
 	})
+}
+
+// What the endpoint may list, and what it means for a load in doubt.
+func TestLookUp(t *testing.T) {
+	ours := func(job *openconnectors.Job) bool { return job.Carries("br-a.1.n") }
+	long := noon.Add(-2 * listingSlack).UnixMilli()
+	for _, tc := range []struct {
+		reason   string
+		listed   []map[string]any
+		statuses map[string]any // what is answered to GET /bulk/{id}/status; a number is a code
+		found    int
+		sure     bool
+		fails    bool
+	}{
+		{"nothing is listed", nil, nil, 0, true, false},
+		{"ours tells so in the list", []map[string]any{{"id": 1, "notification_url": "https://x/br-a.1.n"}}, nil, 1, false, false},
+		{"another's tells so", []map[string]any{{"id": 1, "notification_url": "https://x/br-b.1.n"}}, nil, 0, true, false},
+		{"ours tells so when it is asked", []map[string]any{{"id": 1}}, map[string]any{"1": `{"id":1,"status":"STARTED","metadata":"{\"callback-payload\":\"br-a.1.n\"}"}`}, 1, true, false},
+		{"one that never tells", []map[string]any{{"id": 1}}, map[string]any{"1": `{"id":1,"status":"STARTED"}`}, 0, false, false},
+		{"one that the endpoint forgot", []map[string]any{{"id": 1}}, map[string]any{"1": 404}, 0, false, false},
+		{"beside one that was found", []map[string]any{{"id": 1}, {"id": 2, "notification_url": "https://x/br-a.1.n"}}, map[string]any{"1": 404}, 1, false, false},
+		{"one that fails", []map[string]any{{"id": 1}}, map[string]any{"1": 500}, 0, false, false},
+		{"one that says nothing", []map[string]any{{"id": 1}}, map[string]any{"1": `{"id":1}`}, 0, false, false},
+		{"one that is to be asked later", []map[string]any{{"id": 1}}, map[string]any{"1": 429}, 0, false, true},
+		{"one by the vendor's name for the object", []map[string]any{{"id": 1, "object_name": "Contact__c"}}, map[string]any{"1": `{"id":1,"status":"STARTED"}`}, 0, false, false},
+		{"one of another object that is known here", []map[string]any{{"id": 1, "object_name": "ACCOUNT"}}, nil, 0, true, false},
+		{"a download", []map[string]any{{"id": 1, "job_direction": "DOWNLOAD"}}, nil, 0, true, false},
+		{"one from long ago", []map[string]any{{"id": 1, "createdDate": long}}, nil, 0, true, false},
+		{"no list", []map[string]any{{"id": 405}}, nil, 0, false, false},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id, isStatus := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/bulk/"), "/status")
+			switch answer := tc.statuses[id].(type) {
+			case int:
+				refuse(w, answer, "no")
+			case string:
+				w.Write([]byte(answer))
+			default:
+				if isStatus {
+					t.Errorf("%s: job %s is asked for", tc.reason, id)
+				}
+				if len(tc.listed) == 1 && tc.listed[0]["id"] == 405 {
+					refuse(w, 405, "no")
+					return
+				}
+				reply(w, 200, append([]map[string]any{}, tc.listed...))
+			}
+		}))
+		c := &connection{client: openconnectors.New(parseURL(t, server.URL), "", openconnectors.Credentials{Element: "e", User: "u"}, http.DefaultTransport, http.DefaultTransport)}
+		got, err := lookUp(t.Context(), c, search{ours: ours, object: "contact", objects: []string{"contact", "account"}, since: noon}, 1000)
+		server.Close()
+		if (err != nil) != tc.fails || len(got.jobs) != tc.found || !tc.fails && got.sure != tc.sure {
+			t.Errorf("%s: %d found, sure %t, %v", tc.reason, len(got.jobs), got.sure, err)
+		}
+	}
+}
+
+// A doubt stays, whatever becomes of the attempts after it.
+func TestDoubtsStay(t *testing.T) {
+	knows := func(v *loadView) { deduplicates(v); v.connector.listing = v1alpha1.ListingNone }
+	t.Run("when they are folded away", func(t *testing.T) {
+		v := newLoad(attempts(v1alpha1.AttemptUnknown), knows)
+		token := tokenOf(v.receipt, &v.receipt.Record.Attempts[0])
+		for n := range int32(30) {
+			a := newAttempt(n+2, v1alpha1.AttemptNotSent)
+			a.Token = repeatedToken(v.receipt)
+			appendAttempt(v.receipt, a)
+			if open := doubts(v.receipt); len(open) == 0 || repeatedToken(v.receipt) != token || !repeatable(v.receipt, &v.connector) {
+				t.Fatalf("after attempt %d nothing is in doubt, or not under %s: %+v", n+2, token, v.receipt.Record.Attempts)
+			}
+		}
+		noJobs(v)
+		if next := decideLoad(v); next.do != doHold {
+			t.Errorf("nobody asks for it any more: %s, want it held", next.do)
+		}
+	})
+	t.Run("when their token was lost", func(t *testing.T) {
+		v := newLoad(attempts(v1alpha1.AttemptUnknown), knows, later(time.Hour))
+		v.receipt.Record.Attempts[0].Nonce = restoredNonce
+		if next := decideLoad(v); next.do != doHold {
+			t.Errorf("%s, want it held: the endpoint would take another token for another load", next.do)
+		}
+	})
+	t.Run("when they were sent again by themselves", func(t *testing.T) {
+		for _, end := range []func(*loadView){noJobs, spec(cancelled), attemptsAfter(7)} {
+			v := newLoad(attempts(v1alpha1.AttemptUnknown, v1alpha1.AttemptNotSent), later(time.Hour))
+			v.receipt.Record.Attempts[0].Resolution = v1alpha1.ResolveResend
+			end(v)
+			if next := decideLoad(v); next.do != doHold {
+				t.Errorf("%s, want it held: the first attempt may have been taken", next.do)
+			}
+		}
+	})
+	t.Run("but not what a person says has not arrived", func(t *testing.T) {
+		v := newLoad(attempts(v1alpha1.AttemptNotSent, v1alpha1.AttemptNotSent), spec(cancelled))
+		v.receipt.Record.Attempts[0].Resolution = v1alpha1.ResolveResend
+		if next := decideLoad(v); next.do != doEnd {
+			t.Errorf("%s, want it ended", next.do)
+		}
+	})
+}
+
+// attemptsAfter makes the load one that was refused so often.
+func attemptsAfter(refusals int32) func(*loadView) {
+	return func(v *loadView) { v.receipt.Record.Rejections = refusals }
+}
+
+// A decision about an attempt whose receipt was lost is not one about what is made of its job's status.
+func TestRestoredIsDecidedAnew(t *testing.T) {
+	job := newJob("contacts", func(j *v1alpha1.BulkJob) {
+		j.Status.Receipt, j.Status.StartTime = guardedName, new(metav1.NewTime(noon.Add(-72*time.Hour)))
+		j.Spec.Resolve = &v1alpha1.Resolve{Attempt: guardedName + ".3", Action: v1alpha1.ResolveResend}
+		setConditions(&j.Status.Conditions, stalled(v1alpha1.ReasonSubmissionUnknown, "who knows"), 1)
+	})
+	receipt := restored(job, "me", noon)
+	if got := lastAttempt(receipt); got.Number != 4 || !got.At.Equal(new(metav1.NewMicroTime(noon.Add(-72*time.Hour)))) {
+		t.Errorf("attempt %d at %v; want the next number, and the time at which it may have been sent", got.Number, got.At)
+	}
 }

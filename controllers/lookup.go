@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,42 +44,67 @@ type sighting struct {
 
 // search says what is looked for.
 type search struct {
-	ours   func(*openconnectors.Job) bool
-	object string
-	since  time.Time // by this process's clock; older jobs are others; zero: none is too old
+	ours    func(*openconnectors.Job) bool
+	object  string
+	objects []string  // all that the connector has
+	since   time.Time // older jobs are others; zero: none is too old
+}
+
+// searchFor says how to find the attempts at a load that are in doubt.
+func searchFor(receipt *v1alpha1.BulkReceipt, connection *connection) search {
+	s := search{ours: carries(receipt), object: receipt.Spec.Object, objects: connection.objects, since: receipt.CreationTimestamp.Time}
+	for _, a := range doubts(receipt) {
+		if a.Nonce == restoredNonce {
+			s.since = time.Time{} // nobody knows when it was made
+		} else if a.At.Time.Before(s.since) {
+			s.since = a.At.Time
+		}
+	}
+	return s
 }
 
 // lookUp reads the endpoint's list of jobs through.
 func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sighting, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	seen := sighting{sure: true}
+	seen := sighting{}
 	listed := 0
 	var mute []string
 	for job, err := range c.client.Jobs(ctx, "") {
-		if err != nil {
-			return seen, err
-		}
-		listed++
 		switch {
+		case listsNothing(err):
+			return seen, nil
+		case err != nil:
+			return seen, err
 		case s.ours(&job):
 			seen.jobs = append(seen.jobs, job)
 		case job.Telling(), s.another(&job):
 		default:
 			mute = append(mute, job.ID)
 		}
-		if listed >= maxListed || len(mute) > lookupLimit {
-			seen.sure = false
+		if listed++; listed >= maxListed {
 			return seen, nil
 		}
 	}
-	pace := rate.NewLimiter(rate.Limit(max(perSecond, 1)), 1)
-	for _, id := range mute {
+	if len(seen.jobs) > 0 || len(mute) > lookupLimit {
+		return seen, nil
+	}
+	return ask(ctx, c, s, mute, rate.NewLimiter(rate.Limit(max(perSecond, 1)), 1))
+}
+
+// ask asks for jobs one by one that do not tell in the list what they were made of.
+func ask(ctx context.Context, c *connection, s search, ids []string, pace *rate.Limiter) (sighting, error) {
+	seen := sighting{sure: true}
+	for _, id := range ids {
 		if err := pace.Wait(ctx); err != nil {
 			return seen, err
 		}
 		job, err := c.client.Status(ctx, id)
+		refused, answered := errors.AsType[*openconnectors.APIError](err)
 		switch {
+		case answered && refused.StatusCode != http.StatusTooManyRequests && refused.StatusCode != http.StatusServiceUnavailable,
+			errors.Is(err, openconnectors.ErrAnswer):
+			seen.sure = false
 		case err != nil:
 			return seen, err
 		case s.ours(&job):
@@ -92,9 +118,6 @@ func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sigh
 
 // confirm asks for the job that a callback told of. One that is another's, or that the endpoint does not know, counts for nothing.
 func confirm(ctx context.Context, c *connection, s search, id string) (sighting, error) {
-	if id == "" {
-		return sighting{}, nil
-	}
 	job, err := c.client.Status(ctx, id)
 	if refused, ok := errors.AsType[*openconnectors.APIError](err); ok && refused.StatusCode == http.StatusNotFound {
 		return sighting{}, nil
@@ -105,43 +128,53 @@ func confirm(ctx context.Context, c *connection, s search, id string) (sighting,
 	return sighting{jobs: []openconnectors.Job{job}}, nil
 }
 
-// another is true for a job that cannot have come of the load, whatever it was submitted with.
+// another is true for a job that cannot have come of the load, whatever it was submitted with. The list may call an object by its
+// vendor's name: only a name that the connector has for another object tells.
 func (s *search) another(job *openconnectors.Job) bool {
-	return strings.EqualFold(job.Direction, "DOWNLOAD") || job.Object != "" && !strings.EqualFold(job.Object, s.object) ||
+	named := func(name string) bool { return strings.EqualFold(name, job.Object) }
+	return strings.EqualFold(job.Direction, "DOWNLOAD") || !named(s.object) && slices.ContainsFunc(s.objects, named) ||
 		!s.since.IsZero() && job.Created != nil && job.Created.Before(s.since.Add(-listingSlack))
 }
 
 // lookUp asks the endpoint whether it took a load that is in doubt, and records what it says.
-func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection *connection) (ctrl.Result, error) {
+func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection *connection, next step) (ctrl.Result, error) {
 	done, wait := r.ask(v, connection, upload.Submit)
 	if done == nil {
 		return requeue(wait, priorityFollow), nil
 	}
 	defer done()
-	open := doubts(v.receipt)
-	s := search{ours: carries(v.receipt), object: v.receipt.Spec.Object, since: open[0].At.Time}
-	seen, err := confirm(ctx, connection, s, toldJob(v.receipt))
-	if err == nil && len(seen.jobs) == 0 && v.connector.listing != v1alpha1.ListingNone {
+	s, told := searchFor(v.receipt, connection), toldJob(v.receipt)
+	var seen sighting
+	var err error
+	if next.reason == byCallback {
+		seen, err = confirm(ctx, connection, s, told)
+	} else {
 		seen, err = lookUp(ctx, connection, s, v.connector.perSecond)
 	}
 	receipt := v.receipt.DeepCopy()
 	switch {
-	case listsNothing(err): // it has no such list
 	case err != nil:
 		return r.trouble(v, progressing(v1alpha1.ReasonLookingUp, lookingUpMessage+", and could not be asked: "+err.Error())), nil
 	case len(seen.jobs) > 0:
-		settleAttempts(receipt, v.now, func(a *v1alpha1.Attempt) {
-			a.Outcome, a.Message = v1alpha1.AttemptAccepted, "found in the endpoint's list of jobs"
+		settleAttempts(receipt, doubts(receipt), v.now, func(a *v1alpha1.Attempt) {
+			a.Outcome, a.Message = v1alpha1.AttemptAccepted, "found among the endpoint's jobs"
 		})
 		adopt(receipt, seen.jobs, v.now)
 		return r.settled(ctx, receipt)
 	case seen.sure && v.connector.listing == v1alpha1.ListingAuthoritative:
-		settleAttempts(receipt, v.now, func(a *v1alpha1.Attempt) {
+		settleAttempts(receipt, doubts(receipt), v.now, func(a *v1alpha1.Attempt) {
 			a.Outcome, a.Message = v1alpha1.AttemptNotSent, "the endpoint's list of jobs does not have it"
 		})
 		return r.settled(ctx, receipt)
 	}
-	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) { l.lookedUp = lookupOf(receipt) })
+	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) {
+		l.trouble = nil
+		if next.reason == byCallback {
+			l.confirmed = told
+		} else {
+			l.lookedUp = lastAttempt(receipt).Nonce
+		}
+	})
 	return requeue(0, priorityFollow), nil
 }
 
@@ -166,7 +199,8 @@ func (r *ReceiptReconciler) settled(ctx context.Context, receipt *v1alpha1.BulkR
 // resolve records what a job decides about a load that is in doubt.
 func (r *ReceiptReconciler) resolve(ctx context.Context, v *loadView, connection *connection, next step) (ctrl.Result, error) {
 	receipt, action := v.receipt.DeepCopy(), v1alpha1.ResolveAction(next.reason)
-	if action == v1alpha1.ResolveResend && next.job.Spec.Resolve == nil {
+	person := isHeld(&receipt.Record)
+	if !person {
 		later, err := r.operator.laterClaim(ctx, receipt)
 		if err != nil {
 			return ctrl.Result{}, err
@@ -184,10 +218,10 @@ func (r *ReceiptReconciler) resolve(ctx context.Context, v *loadView, connection
 		}
 		adopted = append(adopted, job)
 	}
-	settleAttempts(receipt, v.now, func(a *v1alpha1.Attempt) {
-		a.Resolution, a.Message = action, next.message
-		if a.Outcome == "" {
-			a.Outcome = v1alpha1.AttemptUnknown
+	settleAttempts(receipt, suspects(receipt), v.now, func(a *v1alpha1.Attempt) {
+		a.Resolution, a.Message, a.Outcome = action, next.message, v1alpha1.AttemptUnknown
+		if person && action == v1alpha1.ResolveResend {
+			a.Outcome = v1alpha1.AttemptNotSent // who looked says that nothing arrived
 		}
 	})
 	record := &receipt.Record
@@ -211,7 +245,7 @@ func (r *ReceiptReconciler) adoptable(ctx context.Context, v *loadView, connecti
 	defer done()
 	job, err := connection.client.Status(ctx, id)
 	refused, answered := errors.AsType[*openconnectors.APIError](err)
-	named := search{object: v.receipt.Spec.Object}
+	named := search{object: v.receipt.Spec.Object, objects: connection.objects}
 	switch {
 	case answered && refused.StatusCode == http.StatusNotFound:
 		return job, refusal(v1alpha1.ReasonSubmissionUnknown, "spec.resolve names the endpoint's job "+id+", which the endpoint does not know: correct jobID")
@@ -251,7 +285,7 @@ func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt
 // anew, and is to be followed.
 func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
 	seen, err := lookUp(ctx, c.connection, search{
-		ours: func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") }, object: c.identity.Object,
+		ours: func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") }, object: c.identity.Object, objects: c.connection.objects,
 	}, c.connector.Spec.Limits.RequestsPerSecond)
 	switch {
 	case err != nil:

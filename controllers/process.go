@@ -39,6 +39,7 @@ type load struct {
 	last      string // attempt, and how it stands
 	lastSince time.Time
 	lookedUp  string // the last attempt when the endpoint's list of jobs could not clear the doubt
+	confirmed string // the job that a callback told of when the endpoint did not know it
 
 	upload *transfer // the upload of the last attempt, while it runs
 
@@ -265,6 +266,7 @@ type known struct {
 	firstSeen  time.Time // of the last attempt, if it is another process's
 	lastSince  time.Time // since when the last attempt has stood as it does, by this process's clock
 	lookedUp   bool      // the endpoint's list of jobs could not clear the doubt
+	confirmed  bool      // the endpoint did not know the job that a callback told of
 	nextPoll   time.Time // zero: not polled by this process yet
 	state      string
 	stateSince time.Time
@@ -294,7 +296,8 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 		} else if stands := last.Nonce + string(last.Outcome) + last.FencedBy; l.last != stands {
 			l.last, l.lastSince = stands, now
 		}
-		k.lastSince, k.lookedUp = l.lastSince, l.lookedUp == lookupOf(receipt)
+		k.lastSince, k.lookedUp = l.lastSince, l.lookedUp == last.Nonce
+		k.confirmed = l.confirmed != "" && l.confirmed == toldJob(receipt)
 		k.inHand, k.begun = l.inHand[last.Nonce] != nil, l.begun[last.Nonce]
 		if at := pollRequested(receipt); !at.Equal(l.requested) {
 			l.requested, l.nextPoll = at, now

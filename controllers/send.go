@@ -251,7 +251,7 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == nil {
 			record.Rejections++ // refused by its head already, so that the file never left
 		}
-		if r.ended != nil && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce && len(doubts(receipt)) == 0 {
+		if r.ended != nil && record.JobID == "" && record.Outcome == "" && lastAttempt(receipt).Nonce == nonce && len(suspects(receipt)) == 0 {
 			end(record, v1alpha1.LoadNeverAccepted, r.ended.reason, r.ended.message, now)
 			record.Source = r.unfitSource(c)
 		}
