@@ -136,6 +136,10 @@ func csvFiles() []badJob {
 		invalid("an error's XML, as stores answer", "<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>\n", "XML"),
 		invalid("JSON, without format: JSON", "[{\"name\":\""+canaryValue+"\"}]\n", "spec.format"),
 		{
+			input: "format: JSON, and a file that is no JSON: only the endpoint looks at it", stopped: notStopped, want: v1alpha1.ReasonComplete, says: "COMPLETE",
+			edit: func(j *v1alpha1.BulkJob) { j.Spec.Format = v1alpha1.FormatJSON },
+		},
+		{
 			input: "another digest than spec.source.sha256", stopped: beforeSending, want: v1alpha1.ReasonContentMismatch, says: "spec.source.sha256",
 			edit: func(j *v1alpha1.BulkJob) { j.Spec.Source.SHA256 = digest("another file") },
 		},
@@ -204,6 +208,10 @@ func packedFiles(t *testing.T) []badJob {
 		{
 			input: "a gzip file within a gzip file", stopped: beforeSending, want: v1alpha1.ReasonSourceInvalid, says: "compressed twice",
 			file: gzipOf(t, whole), edit: gzipped,
+		},
+		{
+			input: "a gzip file with a header and no rows", stopped: onItsWay, want: v1alpha1.ReasonSourceInvalid, says: "no rows",
+			file: gzipOf(t, []byte("name,email\n")), edit: gzipped,
 		},
 		{
 			input: "a gzip bomb: 1 MB that becomes 256 MB, for a connector that takes 100,000 bytes", stopped: onItsWay,
@@ -329,6 +337,8 @@ func (s *standIn) files() []badJob {
 			s.object("late.csv", book{begin: late, fill: "a,b\n", size: int64(len(late)) + 4000})),
 		bad("a stored file with another digest than spec.source.sha256", onItsWay, v1alpha1.ReasonContentMismatch, "spec.source.sha256",
 			func(j *v1alpha1.BulkJob) { guarded(j); j.Spec.Source.SHA256 = digest("another file") }),
+		bad("a stored file with a header and no rows", onItsWay, v1alpha1.ReasonSourceInvalid, "no rows",
+			s.object("rowless.csv", book{begin: "name,email\n", fill: "\n", size: int64(len("name,email\n"))})),
 		bad("a stored file that is empty", beforeSending, v1alpha1.ReasonSourceInvalid, "is empty",
 			s.object("empty.csv", book{fill: "x"})),
 		bad("a stored file of 7 GB, where the connector takes 6", beforeSending, v1alpha1.ReasonSourceTooLarge, "limits.maxUploadBytes",

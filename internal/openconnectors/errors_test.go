@@ -2,9 +2,11 @@ package openconnectors
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -159,6 +161,9 @@ func TestReason(t *testing.T) {
 		"API":       {"an answer's own text", &APIError{StatusCode: 404, Message: "Not Found"}, "404 Not Found", nil},
 		"Other":     {"nothing that may be a secret", errors.New("odd token 53dbca9430045c016b46566c"), "odd token …", nil},
 		"File":      {"its owner's words, whole", &fileError{store}, `the file can't be read: cannot read object "s3://imports/contacts-2026-11-22.csv": connection reset by peer`, syscall.ECONNRESET},
+		"Closed":    {"no answer at all", io.EOF, "the connection ended before the answer did", io.EOF},
+		"Cut":       {"a part of one", fmt.Errorf("net/http: HTTP/1.x transport connection broken: %w", io.ErrUnexpectedEOF), "the connection ended before the answer did", io.ErrUnexpectedEOF},
+		"PlainHTTP": {"what to look at", tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "the endpoint doesn't speak TLS at this port: check the scheme and the port", nil},
 		"Cancelled": {"plain", context.Canceled, "it was cut short", context.Canceled},
 	}
 	for name, tc := range cases {
