@@ -64,7 +64,7 @@ func play(ctx context.Context, w *world, s schedule, prepare ...func(*house)) re
 		quiet = h.settle(ctx)
 		r = h.judge(ctx, quiet)
 	}
-	if held && r.held && h.held() != nil {
+	if len(r.faults) == 0 && r.held && h.held() != nil {
 		r.stuck = true
 		r.faults = append(r.faults, "a person has decided, and it is held all the same: "+told(r.end.jobs))
 	}
