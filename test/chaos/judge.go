@@ -117,10 +117,10 @@ func (j *judgement) judgeJob(e *evidence, end *ending) {
 		j.ended[end.reason]++
 	case end.reason == v1alpha1.ReasonRemoteForgot && end.stalled && e.vanished[end.id]:
 		j.held[end.reason]++
-	case end.reason == v1alpha1.ReasonSubmissionUnknown && end.stalled && end.load.trust.listing != v1alpha1.ListingAuthoritative:
+	case end.reason == v1alpha1.ReasonSubmissionUnknown && end.stalled && !end.load.trust.decides():
 		j.held[end.reason]++
 	case end.reason == v1alpha1.ReasonSubmissionUnknown && end.stalled:
-		j.stuck = append(j.stuck, what+"; held, although the endpoint's list is authoritative")
+		j.stuck = append(j.stuck, what+"; held, although the endpoint can be asked, or sent to again")
 	case end.completed:
 		j.lost = append(j.lost, what)
 	default:

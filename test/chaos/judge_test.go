@@ -30,7 +30,7 @@ func good(of trust) *evidence {
 }
 
 func TestJudge(t *testing.T) {
-	repeats, listed, advises := connectors[0], connectors[1], connectors[2]
+	repeats, listed, advises, blind := connectors[0], connectors[1], connectors[2], connectors[3]
 	held := func(e *evidence) {
 		end := &e.endings[0]
 		end.completed, end.stalled, end.reason, end.id = false, true, v1alpha1.ReasonSubmissionUnknown, ""
@@ -67,7 +67,8 @@ func TestJudge(t *testing.T) {
 		{"held, and taken", advises, held, verdict{Held: "SubmissionUnknown 1"}},
 		{"held, and not taken", advises, func(e *evidence) { held(e); e.taken, e.stocks = nil, nil }, verdict{Held: "SubmissionUnknown 1"}},
 		{"held, and taken in part", advises, func(e *evidence) { held(e); e.stocks["load-1"] = stock{1, 1, "x"} }, verdict{Lost: 1, Held: "SubmissionUnknown 1"}},
-		{"held where the list is authoritative", listed, held, verdict{Stuck: 1, Says: "authoritative"}},
+		{"held where the list is authoritative", listed, held, verdict{Stuck: 1, Says: "can be asked"}},
+		{"held where a repeated token is recognised", blind, held, verdict{Stuck: 1, Says: "sent to again"}},
 		{"forgotten as it was made to be", listed, func(e *evidence) {
 			end := &e.endings[0]
 			end.completed, end.stalled, end.reason, e.vanished = false, true, v1alpha1.ReasonRemoteForgot, map[string]bool{"7": true}

@@ -20,7 +20,7 @@ const (
 	bucket        = "chaos"
 	storeSecret   = "store"
 	tablesOfEach  = 6 // connectors: a table takes one file after the other
-	twinOfEvery   = 12
+	twinOfEvery   = 13
 	largeRows     = 30_000 // two and a half MB
 	fillerSymbols = "abcdefghijklmnopqrstuvwxyz0123456789"
 )
@@ -37,6 +37,12 @@ var connectors = []trust{
 	{"repeats", v1alpha1.ListingAuthoritative, v1alpha1.DeduplicationAttempt},
 	{"lists", v1alpha1.ListingAuthoritative, v1alpha1.DeduplicationNone},
 	{"advises", v1alpha1.ListingAdvisory, v1alpha1.DeduplicationNone},
+	{"blind", v1alpha1.ListingNone, v1alpha1.DeduplicationAttempt},
+}
+
+// decides is true where every doubt can be resolved without a person.
+func (t *trust) decides() bool {
+	return t.listing == v1alpha1.ListingAuthoritative || t.deduplication == v1alpha1.DeduplicationAttempt
 }
 
 // A load is one file, and where it belongs.

@@ -110,11 +110,11 @@ func plan(s *settings) []event {
 	return all
 }
 
-// madeAt is when a job is made: three of four shortly before somebody is killed, so that it is on its way then, the
+// madeAt is when a job is made: four of five shortly before somebody is killed, so that it is on its way then, the
 // others at any time but the end, so that the last ones meet the storm too.
 func madeAt(s *settings, killed []event, i int, chance *rand.Rand) time.Duration {
 	latest := s.storm * 4 / 5
-	if i%4 != 0 {
+	if i%5 != 0 {
 		before := killed[chance.IntN(len(killed))].at - time.Duration(chance.Int64N(int64(lead)))
 		if before > 0 && before < latest {
 			return before
