@@ -321,13 +321,12 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 	case status.Receipt == "":
 		return nil
 	case status.JobID != "":
-	case hasReason(status.Conditions, v1alpha1.ConditionStalled, v1alpha1.ReasonSubmissionUnknown),
-		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonForeignClaim),
-		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonLookingUp),
-		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonSending):
-		outcome = v1alpha1.AttemptUnknown
-	default:
+	case status.CompletionTime != nil, // it came to nothing
+		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonNotSent),
+		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonRejected):
 		return nil
+	default: // whatever it waited for last, the file may have been on its way
+		outcome = v1alpha1.AttemptUnknown
 	}
 	content := ""
 	if status.Source != nil && status.Source.SHA256 != "" && job.Spec.Source.ObjectStore == nil {

@@ -171,14 +171,14 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 	if err := r.operator.check(ctx, c); err != nil {
 		return turn{}, err
 	}
-	r.operator.join(c)
-	if err := r.operator.admit(ctx, c); err != nil {
-		return turn{}, err
-	}
-	if earlier == nil && c.connector.Spec.CheckBeforeSend {
+	if earlier == nil && c.connector.Spec.CheckBeforeSend && !c.fit {
 		if err := r.operator.checkBefore(ctx, c); err != nil {
 			return turn{}, err
 		}
+	}
+	r.operator.join(c)
+	if err := r.operator.admit(ctx, c); err != nil {
+		return turn{}, err
 	}
 	if err := r.operator.claim(ctx, c, earlier); err != nil {
 		return turn{}, err

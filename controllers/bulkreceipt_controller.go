@@ -125,7 +125,7 @@ func (r *ReceiptReconciler) calm(v *loadView) {
 
 // pause waits. If a running load waits for its connector, its jobs are told why.
 func (r *ReceiptReconciler) pause(v *loadView, after time.Duration) ctrl.Result {
-	running, blocked := v.receipt.Record.JobID != "", v.connector.blocked
+	running, blocked := v.receipt.Record.JobID != "" || len(doubts(v.receipt)) > 0, v.connector.blocked
 	switch {
 	case v.connector.pending:
 		after = min(after, time.Second)
@@ -166,10 +166,15 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 		return ctrl.Result{}, err
 	}
 	if c.receipt != v.receipt.Name && len(suspects(v.receipt)) > 0 {
-		return r.write(ctx, v, step{do: doHold, message: "the answer was lost, and the content is no longer there to repeat the attempt with"})
+		return r.write(ctx, v, step{do: doHold, reason: v1alpha1.ReasonSourceChanged, message: "the answer was lost, and the content is no longer there to repeat the attempt with"})
 	}
 	if c.receipt != v.receipt.Name {
 		return r.write(ctx, v, step{do: doEnd, reason: v1alpha1.ReasonSourceChanged, message: notWantedMessage(v1alpha1.ReasonSourceChanged)})
+	}
+	if len(suspects(v.receipt)) > 0 && !repeatable(v.receipt, &v.connector) {
+		if later, err := r.operator.laterClaim(ctx, v.receipt); err != nil || later != "" {
+			return r.holdFor(ctx, v, later, err)
+		}
 	}
 	if err := r.operator.check(ctx, c); err != nil {
 		return ctrl.Result{}, err
@@ -198,7 +203,7 @@ func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (
 		if last.Outcome == "" {
 			last.Outcome, last.EndedAt, last.Message = v1alpha1.AttemptUnknown, &now, next.message
 		}
-		receipt.Record.Outcome, receipt.Record.Reason = v1alpha1.LoadUnknown, v1alpha1.ReasonSubmissionUnknown
+		receipt.Record.Outcome, receipt.Record.Reason = v1alpha1.LoadUnknown, orDefault(next.reason, v1alpha1.ReasonSubmissionUnknown)
 		receipt.Record.Message = next.message
 	default:
 		end(&receipt.Record, v1alpha1.LoadNeverAccepted, next.reason, next.message, v.now)

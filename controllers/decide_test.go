@@ -215,6 +215,10 @@ func TestDecideLoad(t *testing.T) {
 		{"given back for a cancelled job, it is not called never accepted", []func(*loadView){attempts(unknown, ""), repeats, deduplicates, spec(cancelled), func(v *loadView) { v.known.inHand = true }}, decision{Do: doRelease, Reason: v1alpha1.ReasonNotSent}},
 		{"an upsert may be sent again by its job's wish", []func(*loadView){attempts(unknown), spec(resending), inDoubt(time.Minute), later(5 * time.Second)}, decision{Do: doResolve, Reason: "Resend", Job: "contacts"}},
 		{"what was decided is no doubt", []func(*loadView){attempts(unknown), func(v *loadView) { v.receipt.Record.Attempts[0].Resolution = v1alpha1.ResolveResend }, later(time.Minute)}, decision{Do: doRetry, Job: "contacts"}},
+		{"while all its jobs are suspended it is let be", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), inDoubt(time.Minute), spec(suspended)}, decision{Do: doWait, After: 5 * time.Minute}},
+		{"a person need not wait for the endpoint", []func(*loadView){attempts(unknown), asks(v1alpha1.ListingAdvisory), inDoubt(0), blocked, spec(decides(v1alpha1.ResolveAbandon, 1))}, decision{Do: doResolve, Reason: "Abandon", Job: "contacts"}},
+		{"a load that was held for want of a job goes on with one, where the endpoint knows its tokens", []func(*loadView){attempts(unknown), heldLoad, deduplicates}, decision{Do: doRetry, Job: "contacts"}},
+		{"not one that was held for another reason", []func(*loadView){attempts(unknown), heldLoad, deduplicates, func(v *loadView) { v.receipt.Record.Reason = v1alpha1.ReasonSourceChanged }}, decision{Do: doNothing}},
 		{"a held load waits for a person", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 2))}, decision{Do: doNothing}},
 		{"whose word is about this attempt", []func(*loadView){attempts(unknown), heldLoad, spec(decides(v1alpha1.ResolveResend, 1))}, decision{Do: doResolve, Reason: "Resend", Job: "contacts"}},
 		{"or for a callback", []func(*loadView){attempts(unknown), heldLoad, calls("nonce-1/1234")}, decision{Do: doLookUp, Reason: byCallback}},
@@ -301,10 +305,12 @@ func TestDecideLoad(t *testing.T) {
 	}
 }
 
-func fenced(v *loadView)            { v.receipt.Record.Attempts[0].FencedBy = thisProcess }
-func lookedUp(v *loadView)          { v.known.lookedUp = true }
-func deduplicates(v *loadView)      { v.connector.deduplicates = true }
-func heldLoad(v *loadView)          { v.receipt.Record.Outcome = v1alpha1.LoadUnknown }
+func fenced(v *loadView)       { v.receipt.Record.Attempts[0].FencedBy = thisProcess }
+func lookedUp(v *loadView)     { v.known.lookedUp = true }
+func deduplicates(v *loadView) { v.connector.deduplicates = true }
+func heldLoad(v *loadView) {
+	v.receipt.Record.Outcome, v.receipt.Record.Reason = v1alpha1.LoadUnknown, v1alpha1.ReasonSubmissionUnknown
+}
 func resending(j *v1alpha1.BulkJob) { j.Spec.OnUnknown = v1alpha1.OnUnknownResend }
 
 // repeats makes the last attempt one under the token of the first.
@@ -368,8 +374,9 @@ func brokenRules(v *loadView, next step) []string {
 	mine := last.Holder == v.known.holder
 	sure := v.connector.fingerprint == record.TargetFingerprint || v.connector.blocked != nil
 	if isHeld(record) {
-		rule(slices.Contains([]verb{doNothing, doWait, doResolve, doLookUp}, next.do), "what is held is decided by a person, or told by the endpoint")
+		rule(slices.Contains([]verb{doNothing, doWait, doResolve, doLookUp, doRetry}, next.do), "what is held is decided by a person, or told by the endpoint")
 		rule(next.do != doLookUp || toldJob(v.receipt) != "", "the endpoint is not asked again by itself")
+		rule(next.do != doRetry || repeatable(v.receipt, &v.connector), "nothing is sent again but under a token that the endpoint knows")
 		return broken
 	}
 	if record.Outcome != "" {

@@ -54,6 +54,13 @@ func isHeld(record *v1alpha1.BulkReceiptRecord) bool {
 	return record.Outcome == v1alpha1.LoadUnknown && record.JobID == ""
 }
 
+// unhold lets a load go on that was held for attempts of which it is known now that they were not taken.
+func unhold(receipt *v1alpha1.BulkReceipt) {
+	if record := &receipt.Record; isHeld(record) && len(suspects(receipt)) == 0 {
+		record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+	}
+}
+
 // standsAlone is true unless an attempt at the load is in doubt which the last one does not repeat under the same token,
 // at an endpoint that recognises it.
 func standsAlone(receipt *v1alpha1.BulkReceipt, connector *connectorView) bool {
@@ -88,28 +95,25 @@ func repeatedToken(receipt *v1alpha1.BulkReceipt) string {
 
 // repeatable is true if the endpoint would know an attempt that repeats those in doubt.
 func repeatable(receipt *v1alpha1.BulkReceipt, connector *connectorView) bool {
-	token := repeatedToken(receipt)
+	token := repeatedToken(receipt) // every attempt after a doubt repeats it
 	return connector.deduplicates && token != "" && !slices.ContainsFunc(doubts(receipt), func(a v1alpha1.Attempt) bool {
 		return a.Nonce == restoredNonce || tokenOf(receipt, &a) != token
 	})
 }
 
-// carries says which jobs of the endpoint came of the attempts in doubt.
+// carries says which jobs of the endpoint came of an attempt at the load that its receipt knows.
 func carries(receipt *v1alpha1.BulkReceipt) func(*openconnectors.Job) bool {
-	open := doubts(receipt)
 	return func(job *openconnectors.Job) bool {
-		return slices.ContainsFunc(open, func(a v1alpha1.Attempt) bool {
-			if a.Nonce == restoredNonce {
-				return job.CarriesAny(receipt.Name + ".")
-			}
-			return job.Carries(tokenOf(receipt, &a))
-		})
+		return slices.ContainsFunc(receipt.Record.Attempts, func(a v1alpha1.Attempt) bool { return job.Carries(tokenOf(receipt, &a)) })
 	}
 }
 
 // decideDoubt is about a load with an attempt in doubt, none of which is under way.
 func decideDoubt(v *loadView) step {
 	last, connector := lastAttempt(v.receipt), &v.connector
+	if next, ok := decided(v); ok {
+		return next
+	}
 	job, _ := wantedBy(v)
 	repeat := repeatable(v.receipt, connector)
 	again := job != nil && (repeat || job.Spec.OnUnknown == v1alpha1.OnUnknownResend)
@@ -120,6 +124,8 @@ func decideDoubt(v *loadView) step {
 		return hold
 	case connector.pending:
 		return step{do: doWait, after: recordingDelay}
+	case job == nil && allSuspended(v.jobs):
+		return step{do: doWait, after: 10 * recheckDelay}
 	case connector.blocked != nil, connector.elsewhere(&v.receipt.Record):
 		return step{do: doWait, after: recheckDelay}
 	}
@@ -157,20 +163,39 @@ func toldJob(receipt *v1alpha1.BulkReceipt) string {
 // byCallback is the reason of a look-up that is about the job that a callback told of, and nothing else: the list may not have it yet.
 const byCallback = "Callback"
 
-// decideHeld is about a load of which it cannot be known whether the endpoint took it: somebody decides, or a late callback tells.
-func decideHeld(v *loadView) step {
+// decided is what a person decided about the load: by spec.resolve of a job that names its last attempt.
+func decided(v *loadView) (step, bool) {
 	for _, job := range v.jobs {
 		if r := job.Spec.Resolve; r == nil || job.DeletionTimestamp != nil || r.Attempt != attemptName(v.receipt) || !boundTo(job, v.receipt) {
 			continue
 		}
 		action := job.Spec.Resolve.Action
 		if action == v1alpha1.ResolveAdopt && (v.connector.blocked != nil || v.connector.elsewhere(&v.receipt.Record)) {
-			return step{do: doWait, after: recheckDelay}
+			return step{do: doWait, after: recheckDelay}, true
 		}
-		return step{do: doResolve, job: job, reason: string(action), message: "decided by spec.resolve of BulkJob " + job.Name}
+		return step{do: doResolve, job: job, reason: string(action), message: byPerson + job.Name}, true
 	}
-	if toldJob(v.receipt) != "" && !v.known.confirmed && v.connector.blocked == nil && !v.connector.elsewhere(&v.receipt.Record) {
+	return step{}, false
+}
+
+// byPerson begins what is recorded of a person's decision.
+const byPerson = "decided by spec.resolve of BulkJob "
+
+// decideHeld is about a load of which it cannot be known whether the endpoint took it: somebody decides, or a late callback tells.
+func decideHeld(v *loadView) step {
+	if next, ok := decided(v); ok {
+		return next
+	}
+	if v.connector.blocked != nil || v.connector.elsewhere(&v.receipt.Record) {
+		return step{do: doNothing}
+	}
+	if toldJob(v.receipt) != "" && !v.known.confirmed {
 		return step{do: doLookUp, reason: byCallback}
+	}
+	job, _ := wantedBy(v)
+	if record := &v.receipt.Record; job != nil && repeatable(v.receipt, &v.connector) && record.Reason == v1alpha1.ReasonSubmissionUnknown &&
+		record.Rejections <= backoffLimit(job) {
+		return step{do: doRetry, job: job} // nobody wanted it when it was held
 	}
 	return step{do: doNothing}
 }

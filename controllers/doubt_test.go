@@ -341,6 +341,11 @@ func TestLookUp(t *testing.T) {
 		{"nothing is listed", nil, nil, 0, true, false},
 		{"ours tells so in the list", []map[string]any{{"id": 1, "notification_url": "https://x/br-a.1.n"}}, nil, 1, false, false},
 		{"another's tells so", []map[string]any{{"id": 1, "notification_url": "https://x/br-b.1.n"}}, nil, 0, true, false},
+		{"another attempt at the load, which counted as refused", []map[string]any{{"id": 1, "notification_url": "https://x/br-a.2.m"}}, nil, 1, false, false},
+		{"somebody's callback", []map[string]any{{"id": 1, "notification_url": "https://y/hook"}}, map[string]any{"1": `{"id":1,"status":"STARTED"}`}, 0, false, false},
+		{"metadata without a token", []map[string]any{{"id": 1, "metadata": `{"action":"create"}`}}, map[string]any{"1": `{"id":1,"status":"STARTED"}`}, 0, false, false},
+		{"ours behind a hundred that do not tell", append(mutes(150), map[string]any{"id": 999, "notification_url": "https://x/br-a.1.n"}), nil, 1, false, false},
+		{"a hundred that do not tell", mutes(150), nil, 0, false, false},
 		{"ours tells so when it is asked", []map[string]any{{"id": 1}}, map[string]any{"1": `{"id":1,"status":"STARTED","metadata":"{\"callback-payload\":\"br-a.1.n\"}"}`}, 1, true, false},
 		{"one that never tells", []map[string]any{{"id": 1}}, map[string]any{"1": `{"id":1,"status":"STARTED"}`}, 0, false, false},
 		{"one that the endpoint forgot", []map[string]any{{"id": 1}}, map[string]any{"1": 404}, 0, false, false},
@@ -352,7 +357,7 @@ func TestLookUp(t *testing.T) {
 		{"one of another object that is known here", []map[string]any{{"id": 1, "object_name": "ACCOUNT"}}, nil, 0, true, false},
 		{"a download", []map[string]any{{"id": 1, "job_direction": "DOWNLOAD"}}, nil, 0, true, false},
 		{"one from long ago", []map[string]any{{"id": 1, "createdDate": long}}, nil, 0, true, false},
-		{"no list", []map[string]any{{"id": 405}}, nil, 0, false, false},
+		{"no list", []map[string]any{{"id": 405}}, nil, 0, false, true},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			id, isStatus := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/bulk/"), "/status")
@@ -373,12 +378,21 @@ func TestLookUp(t *testing.T) {
 			}
 		}))
 		c := &connection{client: openconnectors.New(parseURL(t, server.URL), "", openconnectors.Credentials{Element: "e", User: "u"}, http.DefaultTransport, http.DefaultTransport)}
-		got, err := lookUp(t.Context(), c, search{ours: ours, object: "contact", objects: []string{"contact", "account"}, since: noon}, 1000)
+		got, err := lookUp(t.Context(), c, search{ours: ours, identity: "br-a", object: "contact", objects: []string{"contact", "account"}, since: noon}, 1000)
 		server.Close()
-		if (err != nil) != tc.fails || len(got.jobs) != tc.found || !tc.fails && got.sure != tc.sure {
+		if (err != nil) != tc.fails || len(got.jobs) != tc.found || !tc.fails && tc.found == 0 && got.sure != tc.sure {
 			t.Errorf("%s: %d found, sure %t, %v", tc.reason, len(got.jobs), got.sure, err)
 		}
 	}
+}
+
+// mutes are so many jobs that do not tell what they came of.
+func mutes(n int) []map[string]any {
+	jobs := []map[string]any{}
+	for i := range n {
+		jobs = append(jobs, map[string]any{"id": 10_000 + i})
+	}
+	return jobs
 }
 
 // A doubt stays, whatever becomes of the attempts after it.

@@ -23,6 +23,12 @@ const (
 	// lookupTimeout bounds one look through the endpoint's list of jobs.
 	lookupTimeout = time.Minute
 
+	// maxLookups go on at once at one host.
+	maxLookups = 2
+
+	// listPatience is how long an endpoint that says that it has no list of jobs is not believed: so says an ingress without its endpoint, too.
+	listPatience = 10 * time.Minute
+
 	// maxListed jobs are looked through; beyond them it is not known who else is there.
 	maxListed = 50_000
 
@@ -31,6 +37,9 @@ const (
 
 	// listingSlack is by how much the endpoint's clock may be behind.
 	listingSlack = 24 * time.Hour
+
+	// clockSlack is by how much the clocks of two processes of the operator may differ.
+	clockSlack = 2 * time.Minute
 
 	// maxOtherJobs are named in a receipt.
 	maxOtherJobs = 10
@@ -44,15 +53,16 @@ type sighting struct {
 
 // search says what is looked for.
 type search struct {
-	ours    func(*openconnectors.Job) bool
-	object  string
-	objects []string  // all that the connector has
-	since   time.Time // older jobs are others; zero: none is too old
+	ours     func(*openconnectors.Job) bool
+	identity string // of the load: what a job was sent for that carries it, is loaded
+	object   string
+	objects  []string  // all that the connector has
+	since    time.Time // older jobs are others; zero: none is too old
 }
 
 // searchFor says how to find the attempts at a load that are in doubt.
 func searchFor(receipt *v1alpha1.BulkReceipt, connection *connection) search {
-	s := search{ours: carries(receipt), object: receipt.Spec.Object, objects: connection.objects, since: receipt.CreationTimestamp.Time}
+	s := search{ours: carries(receipt), identity: receipt.Name, object: receipt.Spec.Object, objects: connection.objects, since: receipt.CreationTimestamp.Time}
 	for _, a := range doubts(receipt) {
 		if a.Nonce == restoredNonce {
 			s.since = time.Time{} // nobody knows when it was made
@@ -63,33 +73,60 @@ func searchFor(receipt *v1alpha1.BulkReceipt, connection *connection) search {
 	return s
 }
 
-// lookUp reads the endpoint's list of jobs through.
+// tells is true for a job that names what it came of, so that one that does not name the load is known to be another's. Metadata
+// without a token tells nothing: who echoes which keys is not documented.
+func tells(job *openconnectors.Job) bool { return job.CallbackPayload() != "" || job.CarriesAny("br-") }
+
+// bare is what is needed of a job that was found.
+func bare(job *openconnectors.Job) openconnectors.Job {
+	return openconnectors.Job{ID: job.ID, State: job.State, Created: job.Created}
+}
+
+// lookUp reads the endpoint's list of jobs through. What its own time does not suffice for is not known.
 func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sighting, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	pace := rate.NewLimiter(rate.Limit(max(perSecond, 1)), 1)
+	within, cancel := context.WithTimeout(ctx, lookupTimeout+time.Duration(lookupLimit/max(perSecond, 1))*time.Second)
 	defer cancel()
-	seen := sighting{}
+	seen, mute, err := read(within, c, s)
+	if err == nil && len(seen.jobs) == 0 && seen.sure {
+		seen, err = ask(within, c, s, mute, pace)
+	}
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return sighting{jobs: seen.jobs}, nil
+	}
+	return seen, err
+}
+
+// read finds those in the list that tell that they came of the load, or of another attempt with its identity; mute are those that tell
+// nothing.
+func read(ctx context.Context, c *connection, s search) (seen sighting, mute []string, err error) {
+	seen.sure = true
+	var akin []openconnectors.Job
 	listed := 0
-	var mute []string
 	for job, err := range c.client.Jobs(ctx, "") {
+		if err != nil {
+			return seen, nil, err
+		}
 		switch {
-		case listsNothing(err):
-			return seen, nil
-		case err != nil:
-			return seen, err
 		case s.ours(&job):
-			seen.jobs = append(seen.jobs, job)
-		case job.Telling(), s.another(&job):
-		default:
+			seen.jobs = append(seen.jobs, bare(&job))
+		case job.CarriesAny(s.identity + "."):
+			akin = append(akin, bare(&job))
+		case tells(&job), s.another(&job):
+		case len(mute) < lookupLimit:
 			mute = append(mute, job.ID)
+		default:
+			seen.sure = false
 		}
-		if listed++; listed >= maxListed {
-			return seen, nil
+		if listed++; listed >= maxListed || len(seen.jobs) > maxOtherJobs || len(akin) > maxOtherJobs {
+			seen.sure = false
+			break
 		}
 	}
-	if len(seen.jobs) > 0 || len(mute) > lookupLimit {
-		return seen, nil
+	if len(seen.jobs) == 0 {
+		seen.jobs = akin
 	}
-	return ask(ctx, c, s, mute, rate.NewLimiter(rate.Limit(max(perSecond, 1)), 1))
+	return seen, mute, nil
 }
 
 // ask asks for jobs one by one that do not tell in the list what they were made of.
@@ -97,7 +134,7 @@ func ask(ctx context.Context, c *connection, s search, ids []string, pace *rate.
 	seen := sighting{sure: true}
 	for _, id := range ids {
 		if err := pace.Wait(ctx); err != nil {
-			return seen, err
+			return sighting{jobs: seen.jobs}, ctx.Err() // it says so before the time is over
 		}
 		job, err := c.client.Status(ctx, id)
 		refused, answered := errors.AsType[*openconnectors.APIError](err)
@@ -107,9 +144,9 @@ func ask(ctx context.Context, c *connection, s search, ids []string, pace *rate.
 			seen.sure = false
 		case err != nil:
 			return seen, err
-		case s.ours(&job):
-			seen.jobs = append(seen.jobs, job)
-		case !job.Telling():
+		case s.ours(&job), job.CarriesAny(s.identity + "."):
+			seen.jobs = append(seen.jobs, bare(&job))
+		case !tells(&job):
 			seen.sure = false
 		}
 	}
@@ -122,7 +159,7 @@ func confirm(ctx context.Context, c *connection, s search, id string) (sighting,
 	if refused, ok := errors.AsType[*openconnectors.APIError](err); ok && refused.StatusCode == http.StatusNotFound {
 		return sighting{}, nil
 	}
-	if err != nil || s.another(&job) || job.Telling() && !s.ours(&job) {
+	if err != nil || s.another(&job) || tells(&job) && !s.ours(&job) {
 		return sighting{}, err
 	}
 	return sighting{jobs: []openconnectors.Job{job}}, nil
@@ -138,9 +175,9 @@ func (s *search) another(job *openconnectors.Job) bool {
 
 // lookUp asks the endpoint whether it took a load that is in doubt, and records what it says.
 func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection *connection, next step) (ctrl.Result, error) {
-	done, wait := r.ask(v, connection, upload.Submit)
-	if done == nil {
-		return requeue(wait, priorityFollow), nil
+	done, ok := r.operator.lookups.take(connection.host, maxLookups)
+	if !ok {
+		return requeue(time.Second, priorityFollow), nil
 	}
 	defer done()
 	s, told := searchFor(v.receipt, connection), toldJob(v.receipt)
@@ -153,8 +190,12 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 	}
 	receipt := v.receipt.DeepCopy()
 	switch {
-	case err != nil:
-		return r.trouble(v, progressing(v1alpha1.ReasonLookingUp, lookingUpMessage+", and could not be asked: "+err.Error())), nil
+	case err != nil && !(listsNothing(err) && v.connector.listing != v1alpha1.ListingAuthoritative && v.now.Sub(v.known.lastSince) > listPatience):
+		result := r.trouble(v, progressing(v1alpha1.ReasonLookingUp, lookingUpMessage(receipt)+"; it could not be asked: "+err.Error()))
+		if refused, ok := errors.AsType[*openconnectors.APIError](err); ok {
+			result.RequeueAfter = max(result.RequeueAfter, refused.RetryAfter)
+		}
+		return result, nil
 	case len(seen.jobs) > 0:
 		settleAttempts(receipt, doubts(receipt), v.now, func(a *v1alpha1.Attempt) {
 			a.Outcome, a.Message = v1alpha1.AttemptAccepted, "found among the endpoint's jobs"
@@ -165,6 +206,7 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 		settleAttempts(receipt, doubts(receipt), v.now, func(a *v1alpha1.Attempt) {
 			a.Outcome, a.Message = v1alpha1.AttemptNotSent, "the endpoint's list of jobs does not have it"
 		})
+		unhold(receipt)
 		return r.settled(ctx, receipt)
 	}
 	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) {
@@ -199,15 +241,10 @@ func (r *ReceiptReconciler) settled(ctx context.Context, receipt *v1alpha1.BulkR
 // resolve records what a job decides about a load that is in doubt.
 func (r *ReceiptReconciler) resolve(ctx context.Context, v *loadView, connection *connection, next step) (ctrl.Result, error) {
 	receipt, action := v.receipt.DeepCopy(), v1alpha1.ResolveAction(next.reason)
-	person := isHeld(&receipt.Record)
+	person := strings.HasPrefix(next.message, byPerson)
 	if !person {
-		later, err := r.operator.laterClaim(ctx, receipt)
-		if err != nil {
-			return ctrl.Result{}, err
-		}
-		if later != "" {
-			return r.write(ctx, v, step{do: doHold, message: "onUnknown: Resend is not acted on, since " + later +
-				" was claimed later for the same object: its rows would be overwritten by older ones"})
+		if later, err := r.operator.laterClaim(ctx, receipt); err != nil || later != "" {
+			return r.holdFor(ctx, v, later, err)
 		}
 	}
 	var adopted []openconnectors.Job
@@ -261,9 +298,19 @@ func (r *ReceiptReconciler) adoptable(ctx context.Context, v *loadView, connecti
 	return job, nil
 }
 
-// laterClaim is a receipt of the same connector and object with a later claim; empty if there is none.
+// holdFor holds a load that a later one overtook.
+func (r *ReceiptReconciler) holdFor(ctx context.Context, v *loadView, later string, err error) (ctrl.Result, error) {
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return r.write(ctx, v, step{do: doHold, reason: v1alpha1.ReasonRunningLoad, message: "onUnknown: Resend is not acted on, since " + later +
+		" was claimed later for the same object: its rows would be overwritten by older ones"})
+}
+
+// laterClaim is a receipt of the same connector and object with a claim after the first that may have been taken, by clocks that may
+// differ a little; empty if there is none.
 func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt) (string, error) {
-	mine := lastAttempt(receipt).At
+	mine := suspects(receipt)[0].At.Add(-clockSlack)
 	list := &v1alpha1.BulkReceiptList{}
 	for more := true; more; more = list.Continue != "" {
 		err := o.live.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{"spec.object": receipt.Spec.Object},
@@ -273,7 +320,8 @@ func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt
 		}
 		for i := range list.Items {
 			other := &list.Items[i]
-			if other.Name != receipt.Name && other.Record.ConnectorRef == receipt.Record.ConnectorRef && lastAttempt(other).At.After(mine.Time) {
+			if other.Name != receipt.Name && other.Record.ConnectorRef == receipt.Record.ConnectorRef &&
+				(lastAttempt(other).At.After(mine) || other.CreationTimestamp.After(mine)) {
 				return other.Name, nil
 			}
 		}
@@ -284,8 +332,13 @@ func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt
 // checkBefore looks a load up at the endpoint that no receipt tells of. If the endpoint took it before, the receipt is made
 // anew, and is to be followed.
 func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
+	done, ok := o.lookups.take(c.connection.host, maxLookups)
+	if !ok {
+		return &held{progressing(v1alpha1.ReasonLookingUp, "checkBeforeSend: waits until other looks through the endpoint's jobs have ended")}
+	}
+	defer done()
 	seen, err := lookUp(ctx, c.connection, search{
-		ours: func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") }, object: c.identity.Object, objects: c.connection.objects,
+		ours: func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") }, identity: c.receipt, object: c.identity.Object, objects: c.connection.objects,
 	}, c.connector.Spec.Limits.RequestsPerSecond)
 	switch {
 	case err != nil:

@@ -199,7 +199,7 @@ func judgeUnsent(v *jobView) verdict {
 	case len(doubts(v.receipt)) > 0 && v.connector.blocked != nil:
 		return *v.connector.blocked
 	case len(doubts(v.receipt)) > 0 && (last.Outcome != "" || last.FencedBy != ""):
-		return progressing(v1alpha1.ReasonLookingUp, lookingUpMessage)
+		return progressing(v1alpha1.ReasonLookingUp, lookingUpMessage(v.receipt))
 	case last.Outcome == "" && last.Holder != v.known.holder:
 		return progressing(v1alpha1.ReasonForeignClaim, "another process of the operator claimed the load, and may be sending it")
 	case last.Outcome == "":
@@ -311,7 +311,9 @@ func deref(n *int64) int64 {
 	return *n
 }
 
-const lookingUpMessage = "it is not known whether the endpoint took the file; the endpoint is asked before anything is sent again"
+func lookingUpMessage(receipt *v1alpha1.BulkReceipt) string {
+	return "it is not known whether the endpoint took the file; the endpoint is asked before anything is sent again (attempt " + attemptName(receipt) + ")"
+}
 
 // attemptName names an attempt for people, such as br-….2 for the second.
 func attemptName(receipt *v1alpha1.BulkReceipt) string {
@@ -320,11 +322,14 @@ func attemptName(receipt *v1alpha1.BulkReceipt) string {
 
 // unknownMessage tells a person what is not known, and how to find out.
 func unknownMessage(receipt *v1alpha1.BulkReceipt, job *v1alpha1.BulkJob) string {
-	last, attempt := lastAttempt(receipt), attemptName(receipt)
+	attempt, first := attemptName(receipt), lastAttempt(receipt)
+	if open := suspects(receipt); len(open) > 0 {
+		first = open[0]
+	}
 	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again until somebody decides. "+
 		"1. Look at the endpoint's jobs (GET /bulk/jobs) from %s on for object %s, and at the rows. 2. Set spec.resolve: {attempt: %s, action: Adopt, jobID: …} "+
 		"to follow the job that you found, action: Resend if nothing arrived, action: Abandon to leave it",
-		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted), last.At.UTC().Format(time.RFC3339), receipt.Spec.Object, attempt)
+		truncate(orDefault(receipt.Record.Message, "its outcome was lost"), maxQuoted), first.At.UTC().Format(time.RFC3339), receipt.Spec.Object, attempt)
 	if job.Spec.Resolve != nil && job.Spec.Resolve.Attempt != attempt {
 		message += ". spec.resolve names another attempt, " + job.Spec.Resolve.Attempt + ", and is ignored"
 	}

@@ -40,6 +40,7 @@ type operator struct {
 	ended       lastWords
 	looks       quota // at object stores, by namespace and in all
 	hosts       quota // requests to endpoints, by host
+	lookups     quota // through endpoints' lists of jobs, by host
 	workers     int
 	metrics     *metrics
 	patience    Patience

@@ -242,12 +242,15 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 	case openconnectors.Accepted:
 		r.accept(record, c, now)
 	case openconnectors.Unknown:
+		record.Rejections++     // an endpoint that never answers is not sent to for ever
 		if record.JobID == "" { // should the endpoint turn out to have taken it, this is what it took
 			record.Source, record.Rows = c.sourceStatus(), &v1alpha1.RowCounts{Sent: r.rows}
 		}
 	case openconnectors.Rejected:
+		unhold(receipt)
 		record.Rejections++
 	default:
+		unhold(receipt)
 		if r.sent.StatusCode >= 400 && r.sent.StatusCode < 500 && r.ended == nil {
 			record.Rejections++ // refused by its head already, so that the file never left
 		}

@@ -138,13 +138,6 @@ func (j Job) CarriesAny(prefix string) bool {
 	return prefix != "" && slices.ContainsFunc(j.marks(), func(mark string) bool { return strings.HasPrefix(mark, prefix) })
 }
 
-// Telling reports whether the job tells what it was submitted with, so that one
-// that carries no token of ours is known not to be ours.
-func (j Job) Telling() bool {
-	var metadata map[string]json.RawMessage
-	return j.NotificationURL != "" || json.Unmarshal(j.Metadata, &metadata) == nil && len(metadata) > 0
-}
-
 // marks are all that may be a token.
 func (j Job) marks() []string {
 	var marks []string
