@@ -188,9 +188,7 @@ func (o *operator) called(load string) {
 	for _, job := range jobs {
 		wake(o.jobEvents, named[v1alpha1.BulkJob](job))
 	}
-	if len(jobs) == 0 {
-		wake(o.receiptEvents, named[v1alpha1.BulkReceipt](key))
-	}
+	wake(o.receiptEvents, named[v1alpha1.BulkReceipt](key)) // it may have been claimed for one of them meanwhile
 }
 
 // quota bounds how many do something at once, by key.

@@ -210,7 +210,7 @@ func packedFiles(t *testing.T) []badJob {
 			file: gzipOf(t, whole), edit: gzipped,
 		},
 		{
-			input: "a gzip file with a header and no rows", stopped: onItsWay, want: v1alpha1.ReasonSourceInvalid, says: "no rows",
+			input: "a gzip file with a header and no rows", stopped: beforeSending, want: v1alpha1.ReasonSourceInvalid, says: "no rows",
 			file: gzipOf(t, []byte("name,email\n")), edit: gzipped,
 		},
 		{
@@ -327,7 +327,7 @@ func (s *standIn) files() []badJob {
 		return badJob{input: input, stopped: stopped, want: want, says: says, edit: edit}
 	}
 	return []badJob{
-		bad("a line of 1 GB where the header should be", onItsWay, v1alpha1.ReasonSourceInvalid, "header: is longer than",
+		bad("a line of 1 GB where the header should be", beforeSending, v1alpha1.ReasonSourceInvalid, "header: is longer than",
 			s.object("header.csv", book{fill: line, size: gigabyte})),
 		bad("a row of 1 GB", onItsWay, v1alpha1.ReasonSourceInvalid, "row 1: is longer than",
 			s.object("line.csv", book{begin: "name,email\n", fill: line, size: gigabyte})),
@@ -337,7 +337,7 @@ func (s *standIn) files() []badJob {
 			s.object("late.csv", book{begin: late, fill: "a,b\n", size: int64(len(late)) + 4000})),
 		bad("a stored file with another digest than spec.source.sha256", onItsWay, v1alpha1.ReasonContentMismatch, "spec.source.sha256",
 			func(j *v1alpha1.BulkJob) { guarded(j); j.Spec.Source.SHA256 = digest("another file") }),
-		bad("a stored file with a header and no rows", onItsWay, v1alpha1.ReasonSourceInvalid, "no rows",
+		bad("a stored file with a header and no rows", beforeSending, v1alpha1.ReasonSourceInvalid, "no rows",
 			s.object("rowless.csv", book{begin: "name,email\n", fill: "\n", size: int64(len("name,email\n"))})),
 		bad("a stored file that is empty", beforeSending, v1alpha1.ReasonSourceInvalid, "is empty",
 			s.object("empty.csv", book{fill: "x"})),

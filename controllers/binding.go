@@ -30,6 +30,9 @@ const (
 // claimTimeout bounds the write of a claim, which a stop of the operator does not interrupt.
 const claimTimeout = 15 * time.Second
 
+// maxAttemptMessage is how long an attempt's message may be.
+const maxAttemptMessage = 512
+
 // maxAttempts are kept in a receipt; older ones are folded away.
 const maxAttempts = 10
 
@@ -250,11 +253,11 @@ func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce 
 		receipt = earlier.DeepCopy()
 	}
 	record := &receipt.Record
-	anew := earlier == nil || record.Outcome == v1alpha1.LoadNeverAccepted
-	if anew {
+	if earlier == nil || record.Outcome == v1alpha1.LoadNeverAccepted {
 		record.Rejections = 0
-		record.Outcome, record.Reason, record.Message, record.CompletionTime, record.Source = "", "", "", nil, nil
+		record.Source = nil
 	}
+	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
 	record.ConnectorRef = c.job.Spec.ConnectorRef
 	record.TargetFingerprint = c.connection.fingerprint
 	record.ClaimedFor = v1alpha1.JobReference{Name: c.job.Name, UID: string(c.job.UID)}
@@ -278,8 +281,9 @@ func appendAttempt(receipt *v1alpha1.BulkReceipt, attempt v1alpha1.Attempt) {
 	for len(record.Attempts) > maxAttempts {
 		folded := record.Attempts[0]
 		record.Attempts = record.Attempts[1:]
-		if folded.Outcome != v1alpha1.AttemptNotSent && folded.Outcome != v1alpha1.AttemptRejected {
-			heir := &record.Attempts[0]
+		heir := &record.Attempts[0]
+		cleared := folded.Outcome == v1alpha1.AttemptNotSent || folded.Outcome == v1alpha1.AttemptRejected
+		if !cleared && (heir.Outcome != v1alpha1.AttemptUnknown || heir.Resolution != "") {
 			heir.Outcome, heir.Message = v1alpha1.AttemptUnknown, "an earlier attempt may have been taken"
 			heir.Token, heir.Resolution = tokenOf(receipt, &folded), folded.Resolution
 		}
@@ -364,6 +368,8 @@ func madeBy(job *v1alpha1.BulkJob, now time.Time) time.Time {
 		return job.Status.SubmitTime.Time
 	case job.Status.StartTime != nil:
 		return job.Status.StartTime.Time
+	case !job.CreationTimestamp.IsZero():
+		return job.CreationTimestamp.Time
 	}
 	return now
 }

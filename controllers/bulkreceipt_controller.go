@@ -77,9 +77,13 @@ func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkRece
 	v.known = r.operator.process.snapshot(key, receipt, now)
 	v.known.uploading = r.operator.pool.Running(key.String())
 	if v.known.nextPoll.IsZero() && receipt.Record.JobID != "" {
-		elapsed := now.Sub(submitted(receipt))
+		elapsed, uid := now.Sub(submitted(receipt)), string(receipt.UID)
+		first := firstPoll(elapsed, connector.polling, uid)
+		if connector.tells && elapsed < stretchedLeast {
+			first = stretched(0, elapsed, uid)
+		}
 		r.operator.process.with(key, func(l *load) {
-			l.nextPoll = now.Add(firstPoll(elapsed, connector.polling, string(receipt.UID)))
+			l.nextPoll = now.Add(first)
 			v.known.nextPoll = l.nextPoll
 		})
 	}
@@ -166,7 +170,9 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 		return ctrl.Result{}, err
 	}
 	if c.receipt != v.receipt.Name && len(suspects(v.receipt)) > 0 {
-		return r.write(ctx, v, step{do: doHold, reason: v1alpha1.ReasonSourceChanged, message: "the answer was lost, and the content is no longer there to repeat the attempt with"})
+		return r.write(ctx, v, step{
+			do: doHold, reason: v1alpha1.ReasonSourceChanged, message: "the answer was lost, and the content is no longer there to repeat the attempt with",
+		})
 	}
 	if c.receipt != v.receipt.Name {
 		return r.write(ctx, v, step{do: doEnd, reason: v1alpha1.ReasonSourceChanged, message: notWantedMessage(v1alpha1.ReasonSourceChanged)})
@@ -189,6 +195,7 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 // write records a decision in the receipt. A receipt that has changed meanwhile is decided about again.
 func (r *ReceiptReconciler) write(ctx context.Context, v *loadView, next step) (ctrl.Result, error) {
 	receipt := v.receipt.DeepCopy()
+	next.message = truncate(next.message, maxAttemptMessage)
 	now := metav1.NewMicroTime(v.now)
 	last := &receipt.Record.Attempts[len(receipt.Record.Attempts)-1]
 	switch next.do {

@@ -140,6 +140,9 @@ func decideOpen(v *loadView, last *v1alpha1.Attempt) step {
 func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	job, why := wantedBy(v)
 	refused := job != nil && v.receipt.Record.Rejections > backoffLimit(job)
+	if job == nil && allSuspended(v.jobs) && len(suspects(v.receipt)) > 0 {
+		return step{do: doWait, after: 10 * recheckDelay}
+	}
 	if (job == nil || refused) && len(suspects(v.receipt)) > 0 {
 		return step{do: doHold, message: "it was sent again after an answer was lost, and came to nothing the last time; the first time it may have been taken"}
 	}
@@ -149,7 +152,7 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 	if refused {
 		return step{
 			do: doEnd, reason: v1alpha1.ReasonBackoffLimit,
-			message: fmt.Sprintf("the endpoint refused the file %d times; the last time: %s", v.receipt.Record.Rejections, last.Message),
+			message: fmt.Sprintf("the endpoint refused the file %s; the last time: %s", times(v.receipt.Record.Rejections), last.Message),
 		}
 	}
 	if v.connector.elsewhere(&v.receipt.Record) {
@@ -162,6 +165,14 @@ func decideAgain(v *loadView, last *v1alpha1.Attempt) step {
 		return step{do: doWait, after: recordingDelay}
 	}
 	return step{do: doRetry, job: job}
+}
+
+// times is how often, in words.
+func times(n int32) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // retryAt is when a further attempt may be made: by this process's clock, whatever that of the one before showed.

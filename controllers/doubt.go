@@ -3,6 +3,7 @@ package controllers
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,6 +50,17 @@ func suspects(receipt *v1alpha1.BulkReceipt) []v1alpha1.Attempt {
 	return open
 }
 
+// firstSuspect is the earliest of them; if there is none, the last attempt.
+func firstSuspect(receipt *v1alpha1.BulkReceipt) v1alpha1.Attempt {
+	first := lastAttempt(receipt)
+	for _, a := range suspects(receipt) {
+		if a.At.Before(&first.At) {
+			first = a
+		}
+	}
+	return first
+}
+
 // isHeld is true of a load of which it cannot be known whether the endpoint took it.
 func isHeld(record *v1alpha1.BulkReceiptRecord) bool {
 	return record.Outcome == v1alpha1.LoadUnknown && record.JobID == ""
@@ -86,18 +98,34 @@ func tokenOf(receipt *v1alpha1.BulkReceipt, a *v1alpha1.Attempt) string {
 func repeatedToken(receipt *v1alpha1.BulkReceipt) string {
 	for _, a := range slices.Backward(receipt.Record.Attempts) {
 		doubted := a.Token != "" || a.FencedBy != "" || a.Outcome == v1alpha1.AttemptUnknown || a.Resolution != ""
-		if doubted && a.Nonce != restoredNonce {
+		if doubted && !lostToken(receipt, &a) {
 			return tokenOf(receipt, &a)
 		}
 	}
 	return ""
 }
 
+// lostToken is true of an attempt whose token nobody knows.
+func lostToken(receipt *v1alpha1.BulkReceipt, a *v1alpha1.Attempt) bool {
+	return strings.HasSuffix(tokenOf(receipt, a), "."+restoredNonce)
+}
+
+// unanswered is how many of the attempts left whole and brought no answer.
+func unanswered(receipt *v1alpha1.BulkReceipt) int32 {
+	n := int32(0)
+	for _, a := range receipt.Record.Attempts {
+		if a.Outcome == v1alpha1.AttemptUnknown {
+			n++
+		}
+	}
+	return n
+}
+
 // repeatable is true if the endpoint would know an attempt that repeats those in doubt.
 func repeatable(receipt *v1alpha1.BulkReceipt, connector *connectorView) bool {
 	token := repeatedToken(receipt) // every attempt after a doubt repeats it
 	return connector.deduplicates && token != "" && !slices.ContainsFunc(doubts(receipt), func(a v1alpha1.Attempt) bool {
-		return a.Nonce == restoredNonce || tokenOf(receipt, &a) != token
+		return tokenOf(receipt, &a) != token
 	})
 }
 
@@ -138,7 +166,7 @@ func decideDoubt(v *loadView) step {
 	switch {
 	case connector.listing != v1alpha1.ListingNone && !v.known.lookedUp:
 		return step{do: doLookUp}
-	case !again, v.receipt.Record.Rejections > backoffLimit(job):
+	case !again, v.receipt.Record.Rejections > backoffLimit(job), unanswered(v.receipt) > backoffLimit(job)+1:
 		return hold
 	}
 	if left := retryAt(v, &last).Sub(v.now); left > 0 {
@@ -158,6 +186,11 @@ func toldJob(receipt *v1alpha1.BulkReceipt) string {
 		}
 	}
 	return ""
+}
+
+// hint is what the last callback said, and when.
+func hint(receipt *v1alpha1.BulkReceipt) string {
+	return receipt.Annotations[v1alpha1.AnnotationCallbackJob] + " " + receipt.Annotations[v1alpha1.AnnotationPollRequestedAt]
 }
 
 // byCallback is the reason of a look-up that is about the job that a callback told of, and nothing else: the list may not have it yet.
@@ -194,8 +227,12 @@ func decideHeld(v *loadView) step {
 	}
 	job, _ := wantedBy(v)
 	if record := &v.receipt.Record; job != nil && repeatable(v.receipt, &v.connector) && record.Reason == v1alpha1.ReasonSubmissionUnknown &&
-		record.Rejections <= backoffLimit(job) {
-		return step{do: doRetry, job: job} // nobody wanted it when it was held
+		record.Rejections <= backoffLimit(job) && unanswered(v.receipt) <= backoffLimit(job)+1 { // nobody wanted it when it was held
+		last := lastAttempt(v.receipt)
+		if left := retryAt(v, &last).Sub(v.now); left > 0 {
+			return step{do: doWait, after: left}
+		}
+		return step{do: doRetry, job: job}
 	}
 	return step{do: doNothing}
 }

@@ -26,8 +26,8 @@ const (
 	// maxLookups go on at once at one host.
 	maxLookups = 2
 
-	// listPatience is how long an endpoint that says that it has no list of jobs is not believed: so says an ingress without its endpoint, too.
-	listPatience = 10 * time.Minute
+	listPatience   = 10 * time.Minute
+	answerPatience = time.Hour
 
 	// maxListed jobs are looked through; beyond them it is not known who else is there.
 	maxListed = 50_000
@@ -82,7 +82,10 @@ func bare(job *openconnectors.Job) openconnectors.Job {
 	return openconnectors.Job{ID: job.ID, State: job.State, Created: job.Created}
 }
 
-// lookUp reads the endpoint's list of jobs through. What its own time does not suffice for is not known.
+// errSlowList says that the time of a look-up did not suffice.
+var errSlowList = errors.New("the endpoint's list of jobs could not be read through in time")
+
+// lookUp reads the endpoint's list of jobs through.
 func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sighting, error) {
 	pace := rate.NewLimiter(rate.Limit(max(perSecond, 1)), 1)
 	within, cancel := context.WithTimeout(ctx, lookupTimeout+time.Duration(lookupLimit/max(perSecond, 1))*time.Second)
@@ -92,7 +95,7 @@ func lookUp(ctx context.Context, c *connection, s search, perSecond int32) (sigh
 		seen, err = ask(within, c, s, mute, pace)
 	}
 	if err != nil && within.Err() != nil && ctx.Err() == nil {
-		return sighting{jobs: seen.jobs}, nil
+		err = errSlowList
 	}
 	return seen, err
 }
@@ -134,13 +137,12 @@ func ask(ctx context.Context, c *connection, s search, ids []string, pace *rate.
 	seen := sighting{sure: true}
 	for _, id := range ids {
 		if err := pace.Wait(ctx); err != nil {
-			return sighting{jobs: seen.jobs}, ctx.Err() // it says so before the time is over
+			return seen, errSlowList // it says so before the time is over
 		}
 		job, err := c.client.Status(ctx, id)
 		refused, answered := errors.AsType[*openconnectors.APIError](err)
 		switch {
-		case answered && refused.StatusCode != http.StatusTooManyRequests && refused.StatusCode != http.StatusServiceUnavailable,
-			errors.Is(err, openconnectors.ErrAnswer):
+		case answered && !refused.Temporary():
 			seen.sure = false
 		case err != nil:
 			return seen, err
@@ -190,21 +192,25 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 	}
 	receipt := v.receipt.DeepCopy()
 	switch {
-	case err != nil && !(listsNothing(err) && v.connector.listing != v1alpha1.ListingAuthoritative && v.now.Sub(v.known.lastSince) > listPatience):
-		result := r.trouble(v, progressing(v1alpha1.ReasonLookingUp, lookingUpMessage(receipt)+"; it could not be asked: "+err.Error()))
-		if refused, ok := errors.AsType[*openconnectors.APIError](err); ok {
-			result.RequeueAfter = max(result.RequeueAfter, refused.RetryAfter)
-		}
-		return result, nil
-	case len(seen.jobs) > 0:
+	case len(seen.jobs) > 0: // whatever else could not be read
 		settleAttempts(receipt, doubts(receipt), v.now, func(a *v1alpha1.Attempt) {
 			a.Outcome, a.Message = v1alpha1.AttemptAccepted, "found among the endpoint's jobs"
 		})
 		adopt(receipt, seen.jobs, v.now)
 		return r.settled(ctx, receipt)
+	case err != nil && !r.tellsNothing(v, err):
+		result := requeue(recheckDelay, priorityFollow)
+		if !isHeld(&receipt.Record) { // what is held says so, whoever was called back
+			result = r.trouble(v, progressing(v1alpha1.ReasonLookingUp, lookingUpMessage(receipt)+"; it could not be asked: "+err.Error()))
+		}
+		if refused, ok := errors.AsType[*openconnectors.APIError](err); ok {
+			result.RequeueAfter = max(result.RequeueAfter, refused.RetryAfter)
+		}
+		return result, nil
 	case seen.sure && v.connector.listing == v1alpha1.ListingAuthoritative:
 		settleAttempts(receipt, doubts(receipt), v.now, func(a *v1alpha1.Attempt) {
 			a.Outcome, a.Message = v1alpha1.AttemptNotSent, "the endpoint's list of jobs does not have it"
+			a.FencedBy = orDefault(a.FencedBy, r.operator.process.holder) // should it still come, it comes too late, or under a token that is repeated
 		})
 		unhold(receipt)
 		return r.settled(ctx, receipt)
@@ -212,7 +218,7 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 	r.operator.process.with(client.ObjectKeyFromObject(receipt), func(l *load) {
 		l.trouble = nil
 		if next.reason == byCallback {
-			l.confirmed = told
+			l.confirmed = hint(receipt)
 		} else {
 			l.lookedUp = lastAttempt(receipt).Nonce
 		}
@@ -220,10 +226,16 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 	return requeue(0, priorityFollow), nil
 }
 
-// listsNothing is true of an endpoint that has no list of jobs, or does not let this account see it.
-func listsNothing(err error) bool {
-	refused, ok := errors.AsType[*openconnectors.APIError](err)
-	return ok && (refused.StatusCode == http.StatusNotFound || refused.StatusCode == http.StatusMethodNotAllowed || refused.StatusCode == http.StatusForbidden)
+// tellsNothing is true of an endpoint that has been asked for long, and answers, but not what it was asked for.
+func (r *ReceiptReconciler) tellsNothing(v *loadView, err error) bool {
+	long := r.operator.patience.Answer
+	refused, answered := errors.AsType[*openconnectors.APIError](err)
+	if answered && v.connector.listing != v1alpha1.ListingAuthoritative &&
+		slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusForbidden}, refused.StatusCode) {
+		long = r.operator.patience.List // it has no list, or does not let this account see it; so says an ingress without its endpoint, too
+	}
+	answered = answered || errors.Is(err, openconnectors.ErrAnswer) || errors.Is(err, errSlowList)
+	return answered && v.now.Sub(v.known.lastSince) >= long
 }
 
 // settled records what was found out, or decided, about the attempts in doubt.
@@ -263,6 +275,9 @@ func (r *ReceiptReconciler) resolve(ctx context.Context, v *loadView, connection
 	})
 	record := &receipt.Record
 	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+	if person {
+		record.Rejections = 0
+	}
 	switch action { //nolint:exhaustive // what is to be sent again is as it was before
 	case v1alpha1.ResolveAdopt:
 		adopt(receipt, adopted, v.now)
@@ -310,14 +325,16 @@ func (r *ReceiptReconciler) holdFor(ctx context.Context, v *loadView, later stri
 // laterClaim is a receipt of the same connector and object with a claim after the first that may have been taken, by clocks that may
 // differ a little; empty if there is none.
 func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt) (string, error) {
-	mine := suspects(receipt)[0].At.Add(-clockSlack)
-	list := &v1alpha1.BulkReceiptList{}
-	for more := true; more; more = list.Continue != "" {
+	mine := firstSuspect(receipt).At.Add(-clockSlack)
+	next := ""
+	for more := true; more; more = next != "" {
+		list := &v1alpha1.BulkReceiptList{}
 		err := o.live.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{"spec.object": receipt.Spec.Object},
-			client.Limit(500), client.Continue(list.Continue))
+			client.Limit(500), client.Continue(next))
 		if err != nil {
 			return "", err
 		}
+		next = list.Continue
 		for i := range list.Items {
 			other := &list.Items[i]
 			if other.Name != receipt.Name && other.Record.ConnectorRef == receipt.Record.ConnectorRef &&
@@ -338,7 +355,8 @@ func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
 	}
 	defer done()
 	seen, err := lookUp(ctx, c.connection, search{
-		ours: func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") }, identity: c.receipt, object: c.identity.Object, objects: c.connection.objects,
+		ours:     func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") },
+		identity: c.receipt, object: c.identity.Object, objects: c.connection.objects,
 	}, c.connector.Spec.Limits.RequestsPerSecond)
 	switch {
 	case err != nil:

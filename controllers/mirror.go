@@ -196,6 +196,8 @@ func judgeUnsent(v *jobView) verdict {
 		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; the load goes on, since another job asks for it"}
 	case v.known.trouble != nil:
 		return *v.known.trouble
+	case len(doubts(v.receipt)) > 0 && spec.Suspend:
+		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; it is not known whether the endpoint took the file, and it is asked when the job goes on"}
 	case len(doubts(v.receipt)) > 0 && v.connector.blocked != nil:
 		return *v.connector.blocked
 	case len(doubts(v.receipt)) > 0 && (last.Outcome != "" || last.FencedBy != ""):
@@ -322,10 +324,7 @@ func attemptName(receipt *v1alpha1.BulkReceipt) string {
 
 // unknownMessage tells a person what is not known, and how to find out.
 func unknownMessage(receipt *v1alpha1.BulkReceipt, job *v1alpha1.BulkJob) string {
-	attempt, first := attemptName(receipt), lastAttempt(receipt)
-	if open := suspects(receipt); len(open) > 0 {
-		first = open[0]
-	}
+	attempt, first := attemptName(receipt), firstSuspect(receipt)
 	message := fmt.Sprintf("it cannot be known whether the endpoint took the file: %s. Nothing is sent again until somebody decides. "+
 		"1. Look at the endpoint's jobs (GET /bulk/jobs) from %s on for object %s, and at the rows. 2. Set spec.resolve: {attempt: %s, action: Adopt, jobID: …} "+
 		"to follow the job that you found, action: Resend if nothing arrived, action: Abandon to leave it",

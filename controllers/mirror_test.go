@@ -112,6 +112,7 @@ func TestMirrorVerdicts(t *testing.T) {
 		{"a person's word about an earlier attempt", []func(*loadView){unknown, spec(decides(v1alpha1.ResolveResend, 1))}, nil, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "spec.resolve names another attempt, br-contacts.1, and is ignored"},
 		{"a person's word that cannot be acted on", []func(*loadView){unknown, func(v *loadView) { v.known.trouble = new(stalled(v1alpha1.ReasonSubmissionUnknown, "no such job")) }}, nil, phaseStalled, v1alpha1.ReasonSubmissionUnknown, "no such job"},
 		{"the endpoint is asked whether it took it", []func(*loadView){attempts(v1alpha1.AttemptUnknown)}, nil, phaseProgressing, v1alpha1.ReasonLookingUp, "not known whether"},
+		{"but not for a suspended job", []func(*loadView){attempts(v1alpha1.AttemptUnknown), spec(suspended)}, nil, phaseSuspended, v1alpha1.ReasonSuspended, "asked when the job goes on"},
 		{"so it is of a claim that was fenced", []func(*loadView){foreign(time.Hour), fenced}, nil, phaseProgressing, v1alpha1.ReasonLookingUp, "not known whether"},
 		{"but not a connector that cannot be asked", []func(*loadView){attempts(v1alpha1.AttemptUnknown), blocked}, nil, phaseProgressing, v1alpha1.ReasonConnectorNotReady, "does not answer"},
 		{"taken twice", []func(*loadView){running, twice}, nil, phaseStalled, v1alpha1.ReasonSentTwice, "jobs 1234 and 1235, 1236"},

@@ -53,7 +53,7 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 func nextInterval(v *loadView) time.Duration {
 	elapsed, uid := v.now.Sub(submitted(v.receipt)), string(v.receipt.UID)
 	interval := pollInterval(elapsed, v.connector.polling, uid)
-	if v.connector.tells {
+	if v.connector.tells && pollRequested(v.receipt).IsZero() {
 		return stretched(interval, elapsed, uid)
 	}
 	return interval

@@ -115,12 +115,13 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 	var all io.Reader = rows
 	whole := c.pinned.InMemory && c.pinned.Size >= 0
 	if !whole {
-		all = io.LimitReader(rows, maxHeaderBytes)
+		all = io.LimitReader(rows, maxHeaderBytes+1)
 	}
-	if _, err := io.Copy(io.Discard, all); err != nil {
+	read, err := io.Copy(io.Discard, all)
+	if err != nil {
 		return storeHeld(c.job, err)
 	}
-	if whole && rows.Rows() == 0 {
+	if (whole || read <= maxHeaderBytes) && rows.Rows() == 0 {
 		return errNoRows
 	}
 	return nil

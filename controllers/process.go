@@ -39,7 +39,7 @@ type load struct {
 	last      string // attempt, and how it stands
 	lastSince time.Time
 	lookedUp  string // the last attempt when the endpoint's list of jobs could not clear the doubt
-	confirmed string // the job that a callback told of when the endpoint did not know it
+	confirmed string // the callback's words when the endpoint did not know the job that it told of
 
 	upload *transfer // the upload of the last attempt, while it runs
 
@@ -297,7 +297,7 @@ func (p *process) snapshot(key types.NamespacedName, receipt *v1alpha1.BulkRecei
 			l.last, l.lastSince = stands, now
 		}
 		k.lastSince, k.lookedUp = l.lastSince, l.lookedUp == last.Nonce
-		k.confirmed = l.confirmed != "" && l.confirmed == toldJob(receipt)
+		k.confirmed = l.confirmed != "" && l.confirmed == hint(receipt)
 		k.inHand, k.begun = l.inHand[last.Nonce] != nil, l.begun[last.Nonce]
 		if at := pollRequested(receipt); !at.Equal(l.requested) {
 			l.requested, l.nextPoll = at, now

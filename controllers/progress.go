@@ -74,8 +74,8 @@ func (l *load) heard(job *openconnectors.Job, receipt *v1alpha1.BulkReceipt, now
 	before := l.trouble
 	l.trouble = nil
 	if !openconnectors.Known(job.State) && now.Sub(l.stateSince) >= patience {
-		s := stalled(v1alpha1.ReasonUnknownState, "the endpoint has long called its job "+job.State+
-			", a word that nobody knows; it is still asked")
+		s := stalled(v1alpha1.ReasonUnknownState, "the endpoint has long called its job "+receipt.Record.JobID+" "+job.State+
+			", a word that nobody knows; it is still asked. Look at the job there")
 		l.trouble = &s
 	}
 	news = news || (before == nil) != (l.trouble == nil)

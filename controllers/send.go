@@ -234,7 +234,7 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 				return // it has landed before, and only the answer was lost
 			}
 			a.Outcome, a.EndedAt = v1alpha1.AttemptOutcome(r.sent.Outcome), &ended
-			a.Message = truncate(errorText(r.sent.Err), 512)
+			a.Message = truncate(errorText(r.sent.Err), maxAttemptMessage)
 			a.RetryAfterSeconds = int32(min(r.sent.RetryAfter/time.Second, 86400)) //nolint:gosec // a day at most
 		}
 	}
@@ -242,7 +242,6 @@ func (r *sending) apply(receipt *v1alpha1.BulkReceipt, nonce string, c *consignm
 	case openconnectors.Accepted:
 		r.accept(record, c, now)
 	case openconnectors.Unknown:
-		record.Rejections++     // an endpoint that never answers is not sent to for ever
 		if record.JobID == "" { // should the endpoint turn out to have taken it, this is what it took
 			record.Source, record.Rows = c.sourceStatus(), &v1alpha1.RowCounts{Sent: r.rows}
 		}

@@ -77,6 +77,10 @@ type Patience struct {
 	Submission time.Duration
 	// Settle is how long the endpoint is given to know of what may have reached it, before it is asked. Default: half a minute.
 	Settle time.Duration
+	// List is how long an endpoint that says that it has no list of jobs is asked for it again. Default: ten minutes.
+	List time.Duration
+	// Answer is how long an endpoint that answers, but not what it was asked about a load in doubt, is asked again. Default: an hour.
+	Answer time.Duration
 	// Retry is the pause after the first attempt that came to nothing; it doubles with each further one. Default: ten seconds.
 	Retry time.Duration
 }
@@ -88,6 +92,8 @@ func (p Patience) withDefaults() Patience {
 		UnknownState: cmp.Or(p.UnknownState, unknownStateAfter),
 		Submission:   cmp.Or(p.Submission, submitPatience),
 		Settle:       cmp.Or(p.Settle, settleDelay),
+		List:         cmp.Or(p.List, listPatience),
+		Answer:       cmp.Or(p.Answer, answerPatience),
 		Retry:        cmp.Or(p.Retry, retryFirst),
 	}
 }
