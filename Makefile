@@ -19,6 +19,8 @@ JOBS         ?=
 KILLS        ?=
 MINUTES      ?=
 SHORT        ?=
+N            ?=
+NAME         ?=
 VULNDB       ?=
 VULNDB_OPTIONAL ?=
 
@@ -107,6 +109,13 @@ test: ## Run every test, with a real control plane, PostgreSQL and object stores
 	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
 	printf '\n==> Coverage, whichever package a test is in\n'; \
 	go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: crash
+crash: ## Let the operator die at every place there is, in 1,200 schedules, and check the endpoint's books. SEED=1, N=1200 (0: all), NAME=.
+	$(call say,Getting a control plane ready)
+	@$(COMPILE) build -trimpath -o $(BIN)/crash ./test/crash
+	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); export KUBEBUILDER_ASSETS; \
+	exec $(BIN)/crash $(if $(SEED),-seed '$(SEED)') $(if $(N),-n '$(N)') $(if $(NAME),-run '$(NAME)')
 
 .PHONY: chaos
 chaos: build ## Kill real processes at random for minutes, then count the rows. SEED=, JOBS=300, KILLS=60, MINUTES=8, SHORT=1, KEEP=1.
