@@ -197,7 +197,10 @@ func judgeUnsent(v *jobView) verdict {
 	case v.known.trouble != nil:
 		return *v.known.trouble
 	case len(doubts(v.receipt)) > 0 && spec.Suspend:
-		return verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; it is not known whether the endpoint took the file, and it is asked when the job goes on"}
+		return verdict{
+			phaseSuspended, v1alpha1.ReasonSuspended,
+			"suspended; it is not known whether the endpoint took the file, and it is asked when the job goes on",
+		}
 	case len(doubts(v.receipt)) > 0 && v.connector.blocked != nil:
 		return *v.connector.blocked
 	case len(doubts(v.receipt)) > 0 && (last.Outcome != "" || last.FencedBy != ""):
