@@ -55,7 +55,7 @@ type ObjectStoreSource struct {
 	VersionID string `json:"versionID,omitempty"`
 	// CredentialsRef names a Secret in this namespace, labelled bulkjob.dev/use=credentials, that opens the store. Its keys are, for s3,
 	// accessKeyID, secretAccessKey and, optionally, sessionToken; for gs, serviceAccountKey (the JSON file); for azblob, accountName and accountKey,
-	// or sasToken. Unset: the operator's own cloud identity where the administrator lists namespace and URL (--cloud-identity), else none at all.
+	// or sasToken; and endpoint, where a token of the last two may be sent to another host than the cloud's. Unset: the operator's own cloud identity where the administrator lists namespace and URL (--cloud-identity), else none at all.
 	// +optional
 	CredentialsRef *LocalReference `json:"credentialsRef,omitempty"`
 }

@@ -70,8 +70,14 @@ func accountOf(g *grant) (string, error) {
 // openAzure makes the store of an azblob:// location: with a Secret's key or signature, as the operator itself, or
 // anonymously. A location without an endpoint gets that of the Secret's account.
 func openAzure(transport http.RoundTripper, own *azureIdentity, l *location, g *grant) (store, error) {
+	named := l.endpoint
 	if err := placeAccount(l, g); err != nil {
 		return nil, err
+	}
+	if _, signed := g.keys[keySASToken]; signed {
+		if err := g.entrusts(named, ""); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case g.secret != "":

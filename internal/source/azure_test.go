@@ -75,7 +75,7 @@ func TestAzureStat(t *testing.T) {
 				asked++
 				saying(tc.status, tc.header, "")(w, r)
 			})
-			keys := map[string][]byte{keySASToken: []byte("?sv=2024-11-04&sp=r&sig=c4n4ry%2B%2F%3D\n")}
+			keys := map[string][]byte{keySASToken: []byte("?sv=2024-11-04&sp=r&sig=c4n4ry%2B%2F%3D\n"), keyEndpoint: []byte(server.URL)}
 			opened, err := openAzure(plainTransport(), nil, place(t, kindAzure, "contacts.csv", server.URL+"/crm", tc.version), &grant{secret: "azure", keys: keys})
 			if err != nil {
 				t.Fatal(err)
@@ -216,7 +216,7 @@ func TestAzureKeysAreLiteral(t *testing.T) {
 func TestAzureSignatureIsNeverShown(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
-	keys := map[string][]byte{keySASToken: []byte("sv=1&sig=" + canary)}
+	keys := map[string][]byte{keySASToken: []byte("sv=1&sig=" + canary), keyEndpoint: []byte(server.URL)}
 	opened, err := openAzure(plainTransport(), nil, place(t, kindAzure, "contacts.csv", server.URL, ""), &grant{secret: "azure", keys: keys})
 	if err != nil {
 		t.Fatal(err)

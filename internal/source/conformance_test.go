@@ -405,7 +405,7 @@ func TestAzureSAS(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			s := &realStore{kind: kindAzure, endpoint: server.Endpoint, keys: map[string]string{keySASToken: tc.token}}
+			s := &realStore{kind: kindAzure, endpoint: server.Endpoint, keys: map[string]string{keySASToken: tc.token, keyEndpoint: server.Endpoint}}
 			pinned, err := s.resolver(t).Resolve(t.Context(), namespace, s.ref(bucket, "contacts.csv"))
 			checkFailure(t, err, tc.refused, "")
 			if err != nil {

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"unicode"
 
@@ -32,6 +33,24 @@ func (r *Resolver) credentials(ctx context.Context, namespace, name string) (map
 			what, v1alpha1.LabelUse, v1alpha1.UseCredentials)
 	}
 	return secret.Data, nil
+}
+
+// keyEndpoint of a credentials Secret names where its token may be sent, if that is not the cloud itself.
+const keyEndpoint = "endpoint"
+
+// entrusts is nil if the Secret's owner lets its token be sent to an endpoint. That is the word of who writes the job, who need not
+// be able to read the Secret; what only signs with a key shows it to nobody, and needs no such leave.
+func (g *grant) entrusts(endpoint *url.URL, clouds string) error {
+	if endpoint == nil {
+		return nil
+	}
+	named := endpoint.Scheme + "://" + endpoint.Host
+	allowed, err := url.Parse(strings.TrimSpace(string(g.keys[keyEndpoint])))
+	if named == clouds || err == nil && named == allowed.Scheme+"://"+allowed.Host {
+		return nil
+	}
+	return refuse(SourceNotPermitted, "Secret %q may not be used at %s, where its token would be sent: its owner must allow it by the key %s: %s",
+		g.secret, endpoint.Host, keyEndpoint, named)
 }
 
 // text of a key that must be there, without the line ends that editors leave behind.

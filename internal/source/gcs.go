@@ -44,6 +44,9 @@ func openGCS(transport http.RoundTripper, own *googleIdentity, l *location, g *g
 		if err != nil {
 			return nil, err
 		}
+		if err := g.entrusts(l.endpoint, gcsEndpoint); err != nil {
+			return nil, err
+		}
 		return newGCS(transport, l, account.bearer)
 	case g.own:
 		return newGCS(transport, l, own.bearer)

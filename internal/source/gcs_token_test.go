@@ -99,7 +99,7 @@ func TestServiceAccountToken(t *testing.T) {
 	}))
 	defer objects.Close()
 
-	keys := map[string][]byte{keyServiceAccount: accountFile(t, map[string]string{"token_uri": tokens.URL})}
+	keys := map[string][]byte{keyServiceAccount: accountFile(t, map[string]string{"token_uri": tokens.URL}), keyEndpoint: []byte(objects.URL + "/")}
 	opened, err := openGCS(trusting(tokens, objects), nil, place(t, kindGCS, "contacts.csv", objects.URL, ""), &grant{secret: "gcs", keys: keys})
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestServiceAccountEndsWithItsContext(t *testing.T) {
 }
 
 func TestTokensNeedTLS(t *testing.T) {
-	g := &grant{secret: "gcs", keys: map[string][]byte{keyServiceAccount: accountFile(t, nil)}}
+	g := &grant{secret: "gcs", keys: map[string][]byte{keyServiceAccount: accountFile(t, nil), keyEndpoint: []byte("http://storage.example.com")}}
 	_, err := openGCS(plainTransport(), nil, place(t, kindGCS, "contacts.csv", "http://storage.example.com", ""), g)
 	checkFailure(t, err, SourceNotPermitted, "without TLS")
 	_, err = openAzure(plainTransport(), new(azureIdentity), place(t, kindAzure, "contacts.csv", "http://storage.example.com", ""), &grant{own: true})
