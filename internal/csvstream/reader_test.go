@@ -278,7 +278,8 @@ func TestMemoryIsConstant(t *testing.T) {
 			}
 		})
 	}
-	if few, many := allocations(1), allocations(100); many != few {
+	// What else runs in the process may allocate a few at the same time; a row, or a piece, must not cost one each.
+	if few, many := allocations(1), allocations(100); many > few+10 {
 		t.Errorf("%.0f allocations for 1,000 rows, %.0f for 100,000", few, many)
 	}
 }
