@@ -113,7 +113,7 @@ func (j *judgement) judgeJob(e *evidence, end *ending) {
 			j.lost = append(j.lost, what+"; the endpoint never took it")
 		}
 		j.ended[end.reason]++
-	case end.reason == v1alpha1.ReasonCountMismatch && end.completed && e.miscounted[end.id]:
+	case (end.reason == v1alpha1.ReasonCountMismatch || end.reason == v1alpha1.ReasonAlreadyFailed) && end.completed && e.miscounted[end.id]:
 		j.ended[end.reason]++
 	case end.reason == v1alpha1.ReasonRemoteForgot && end.stalled && e.vanished[end.id]:
 		j.held[end.reason]++

@@ -80,6 +80,9 @@ func TestJudge(t *testing.T) {
 		{"miscounted as it was made to be", listed, func(e *evidence) {
 			e.endings[0].reason, e.miscounted = v1alpha1.ReasonCountMismatch, map[string]bool{"7": true}
 		}, verdict{Ended: "CountMismatch 1"}},
+		{"miscounted as it was made to be, and the job made anew", listed, func(e *evidence) {
+			e.endings[0].reason, e.miscounted = v1alpha1.ReasonAlreadyFailed, map[string]bool{"7": true}
+		}, verdict{Ended: "AlreadyFailed 1"}},
 		{"miscounted of itself", listed, func(e *evidence) { e.endings[0].reason = v1alpha1.ReasonCountMismatch }, verdict{Lost: 1}},
 		{"failed", listed, func(e *evidence) { e.endings[0].reason = v1alpha1.ReasonBackoffLimit }, verdict{Lost: 1}},
 		{"still on its way", listed, func(e *evidence) { e.endings[0].completed, e.endings[0].reason = false, v1alpha1.ReasonSubmitted }, verdict{Stuck: 1}},
