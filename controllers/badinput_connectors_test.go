@@ -89,7 +89,7 @@ func (h *house) bundles(others *hosts) {
 	h.t.Helper()
 	its := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: others.secure.Certificate().Raw}))
 	h.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, Data: map[string]string{
-		"own.crt": its, "none.crt": "not a certificate\n", "broken.crt": strings.Replace(its, "MII", "XXX", 1),
+		"own.crt": its, "none.crt": "not a certificate\n", "broken.crt": strings.Replace(its, "MII", "???", 1),
 	}})
 }
 
