@@ -278,10 +278,14 @@ func TestMemoryIsConstant(t *testing.T) {
 			}
 		})
 	}
-	// What else runs in the process may allocate a few at the same time; a row, or a piece, must not cost one each.
-	if few, many := allocations(1), allocations(100); many > few+10 {
-		t.Errorf("%.0f allocations for 1,000 rows, %.0f for 100,000", few, many)
+	// What else runs in the process may allocate meanwhile, so an unequal pair is counted again; an allocation for each row or piece stays.
+	var few, many float64
+	for range 5 {
+		if few, many = allocations(1), allocations(100); many == few {
+			return
+		}
 	}
+	t.Errorf("%.0f allocations for 1,000 rows, %.0f for 100,000", few, many)
 }
 
 // endless delivers a block again and again.
