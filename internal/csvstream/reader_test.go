@@ -263,7 +263,7 @@ func TestMemoryIsConstant(t *testing.T) {
 	block := strings.Repeat("1,\"x, y\",3\r\n", 1000)
 	buf := make([]byte, 4096)
 	allocations := func(blocks int) float64 {
-		return testing.AllocsPerRun(5, func() {
+		return testing.AllocsPerRun(1, func() {
 			body := io.LimitReader(&endless{block: block}, int64(blocks*len(block)))
 			r := NewReader(io.MultiReader(strings.NewReader("a,b,c\n"), body), Options{})
 			for {
@@ -278,14 +278,17 @@ func TestMemoryIsConstant(t *testing.T) {
 			}
 		})
 	}
-	// What else runs in the process may allocate meanwhile, so an unequal pair is counted again; an allocation for each row or piece stays.
-	var few, many float64
-	for range 5 {
-		if few, many = allocations(1), allocations(100); many == few {
-			return
+	// What else runs in the process may allocate meanwhile: the least of many runs is what the reader itself needs.
+	least := func(blocks int) float64 {
+		fewest := allocations(blocks)
+		for range 19 {
+			fewest = min(fewest, allocations(blocks))
 		}
+		return fewest
 	}
-	t.Errorf("%.0f allocations for 1,000 rows, %.0f for 100,000", few, many)
+	if few, many := least(1), least(100); many != few {
+		t.Errorf("%.0f allocations for 1,000 rows, %.0f for 100,000", few, many)
+	}
 }
 
 // endless delivers a block again and again.
