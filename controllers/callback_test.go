@@ -491,12 +491,13 @@ func TestCalledBackForReal(t *testing.T) {
 	h.configMap("contacts", smallCSV)
 	job := h.job("contacts")
 	h.waitReason(job, v1alpha1.ReasonSubmitted)
-	h.done()
 	h.calm()
 	h.calls.reset()
 	if code := call("another key"); code != http.StatusNotFound || h.calls.total() != 0 {
 		t.Errorf("a wrong signature: answered %d, written %v", code, h.calls.written())
 	}
+	polls := h.endpoint.count("GET /bulk/42114492/status") // the first comes at any time within its hour
+	h.done()
 	for range 3 {
 		if code := call(testSignatureKey); code != http.StatusOK {
 			t.Errorf("answered %d", code)
@@ -513,7 +514,7 @@ func TestCalledBackForReal(t *testing.T) {
 	if code := call(testSignatureKey); code != http.StatusOK {
 		t.Errorf("a load that has ended: answered %d", code)
 	}
-	if polls := h.endpoint.count("GET /bulk/42114492/status"); polls != 1 {
+	if polls := h.endpoint.count("GET /bulk/42114492/status") - polls; polls != 1 {
 		t.Errorf("%d polls, want one", polls)
 	}
 	h.searchFor([]string{testSignatureKey})
