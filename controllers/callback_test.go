@@ -416,27 +416,6 @@ func isSkeleton(object any) bool {
 	return ok
 }
 
-// toldPolls are the times at which a load is polled whose end is told: the last of them is then.
-func toldPolls(polling v1alpha1.Polling, uid string, end time.Duration) []time.Duration {
-	var times []time.Duration
-	for at := time.Duration(0); ; {
-		at += stretched(pollInterval(at, polling, uid), at, uid)
-		if at >= end {
-			return append(times, end)
-		}
-		times = append(times, at)
-	}
-}
-
-func TestToldPollsOfAnHour(t *testing.T) {
-	for i := range 1000 {
-		times := toldPolls(v1alpha1.Polling{}, fmt.Sprint("uid-", i), time.Hour)
-		if len(times) > 6 {
-			t.Fatalf("%d polls of a load of one hour, at %v; six are allowed", len(times), times)
-		}
-	}
-}
-
 func TestStretched(t *testing.T) {
 	for _, tc := range []struct {
 		reason            string
