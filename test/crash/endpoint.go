@@ -33,10 +33,6 @@ type endpoint struct {
 	server *http.Server
 	listen net.Listener
 
-	// completes makes it take a file that lacks its closing boundary, as something between that completes messages would.
-	completes bool
-	// replays makes it take a file twice whose answer was lost, as a transport that sends again on a kept connection would.
-	replays bool
 	// delay is the time that it takes to enter a file into its books.
 	delay time.Duration
 
@@ -80,6 +76,7 @@ type post struct {
 	conn  net.Conn
 	owner int  // process
 	known bool // the owner is
+	early bool // its answer has begun before its end has come
 }
 
 type connKey struct{}
@@ -283,6 +280,7 @@ func (e *endpoint) upload(w http.ResponseWriter, r *http.Request) {
 	e.under[u] = true
 	e.mu.Unlock()
 	defer e.end(u)
+	_ = http.NewResponseController(w).EnableFullDuplex() // or the server reads all of it before it answers
 	if e.mark(w, u, "head") {
 		return
 	}
@@ -302,10 +300,7 @@ func (e *endpoint) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	time.Sleep(e.delay)
 	e.enter(job)
-	if e.replays && e.house.scheduled(u.owner, "post.kept") == cut {
-		e.enter(job)
-	}
-	if e.mark(w, u, "kept") {
+	if e.mark(w, u, "kept") || u.early {
 		return
 	}
 	reply(w, http.StatusOK, map[string]any{"id": job.id, "instanceId": 425904, "status": "CREATED"})
@@ -322,6 +317,11 @@ func (e *endpoint) end(u *post) {
 func (e *endpoint) mark(w http.ResponseWriter, u *post, name string) bool {
 	happens := e.house.reach(u.owner, "post."+name)
 	e.happen(w, e.house.process(u.owner), happens)
+	if happens == early {
+		u.early = true
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = http.NewResponseController(w).Flush()
+	}
 	return answers(w, happens)
 }
 
@@ -335,10 +335,7 @@ func (e *endpoint) receive(w http.ResponseWriter, r *http.Request, u *post, boun
 		to   int
 	}{{"half", closing / 2}, {"rest", closing}, {"whole", len(data)}} {
 		_, err := io.ReadFull(r.Body, data[from:step.to])
-		switch {
-		case err != nil && e.completes && from == closing:
-			copy(data[closing:], "\r\n--"+boundary+"--\r\n")
-		case err != nil:
+		if err != nil {
 			e.house.note("the endpoint got no more of the upload")
 			panic(http.ErrAbortHandler)
 		}

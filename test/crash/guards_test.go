@@ -2,19 +2,24 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -36,8 +41,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// Each guard is taken away by what stands between the operator and the others, without a switch in the operator. With it the
-// schedule is sound, and without it the harness must say so.
+// Each guard is taken away without a switch in the operator: by what stands between it and the others, or, where that cannot
+// reach, by a change of its code. With the guard the schedule is sound, and without it the harness must say so.
 func TestGuards(t *testing.T) {
 	takesASecond := func(h *house) { h.endpoint.delay = time.Second }
 	tests := []struct {
@@ -46,6 +51,7 @@ func TestGuards(t *testing.T) {
 		schedule string
 		both     func(*house) // how the house is, with the guard and without
 		off      func(*house)
+		without  []edit // in place of off
 	}{
 		{
 			guard:    "claim",
@@ -72,15 +78,26 @@ func TestGuards(t *testing.T) {
 		},
 		{
 			guard:    "sealed body",
-			reason:   "the last look failed: what was recorded as not sent must lack its end for ever",
-			schedule: "Authoritative.Create.None/1:GET.bulkreceipts#1=error",
-			off:      func(h *house) { h.endpoint.completes = true },
+			reason:   "a refusal came before the end: what was recorded as not sent must lack its end for ever",
+			schedule: "Authoritative.Create.None/1:GET.bulkreceipts#1=slowly/1:post.rest#1=early",
+			without:  []edit{{"body.go", "b.sealed = true", "b.sealed = false"}},
 		},
 		{
 			guard:    "keep-alive rule",
 			reason:   "the answer was lost: nothing may send the file again on its own account",
-			schedule: "Authoritative.Create.None/1:post.kept#1=cut",
-			off:      func(h *house) { h.endpoint.replays = true },
+			schedule: "Authoritative.Create.None/1:post.whole#1=429/1:post.whole#2=429/1:post.kept#1=cut",
+			without: []edit{
+				{"transport.go", "s.DisableKeepAlives = true", "s.DisableKeepAlives = false"},
+				{"submit.go", "req.Close = true", "req.Close = false"},
+				{"submit.go", "b := &body{upload: u,", "kept, _ := io.ReadAll(u.File)\nu.File = bytes.NewReader(kept)\nb := &body{upload: u,"},
+				{"submit.go", `req.Header.Set("Expect", "100-continue")`, "// nothing of the answer comes before its end"},
+				{"submit.go", "req.GetBody = nil", `req.Header.Set("Idempotency-Key", "any")
+					req.GetBody = func() (io.ReadCloser, error) {
+						again := u
+						again.File = bytes.NewReader(kept)
+						return &body{upload: again, prefix: prefix, closing: closing, ctx: b.ctx, afterBoundary: b.afterBoundary}, nil
+					}`},
+			},
 		},
 		{
 			guard:    "recovery wait",
@@ -108,12 +125,70 @@ func TestGuards(t *testing.T) {
 			if with.broken != nil || len(with.faults) > 0 || !with.reached {
 				t.Errorf("%s: with the guard it is not sound (all happened: %v): %v%s", tt.reason, with.reached, with.broken, with.report)
 			}
+			if tt.without != nil {
+				output := playWithout(t, tt.without, tt.schedule)
+				if !took2.MatchString(output) {
+					t.Errorf("%s: without the guard the harness does not see that it was sent twice: %s", tt.reason, output)
+				}
+				return
+			}
 			without := play(t.Context(), shared, s, prepare, tt.off)
 			if without.broken != nil || !without.twice {
 				t.Errorf("%s: without the guard the harness does not see that it was sent twice: %v, %q%s", tt.reason, without.broken, without.faults, without.report)
 			}
 		})
 	}
+}
+
+var took2 = regexp.MustCompile(`the endpoint took \S+ 2 times`)
+
+// An edit takes a guard out of a file of the client's.
+type edit struct{ file, guard, instead string }
+
+// playWithout runs a schedule by a harness that was compiled from the edited client, and gives its output. It must not find
+// the schedule sound.
+func playWithout(t *testing.T, edits []edit, schedule string) string {
+	t.Helper()
+	dir := t.TempDir()
+	replaced := map[string]string{}
+	for _, e := range edits {
+		path, err := filepath.Abs(filepath.Join("../../internal/openconnectors", e.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		edited := filepath.Join(dir, e.file)
+		text, err := os.ReadFile(cmp.Or(replaced[path], path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(text, []byte(e.guard)) != 1 {
+			t.Fatalf("%s has %q not just once: the guard is elsewhere", e.file, e.guard)
+		}
+		if err := os.WriteFile(edited, bytes.Replace(text, []byte(e.guard), []byte(e.instead), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replaced[path] = edited
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replaced})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "crash")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make crash compiles it
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("cannot compile the client without the guard: %v\n%s", err, output)
+	}
+	run := exec.CommandContext(t.Context(), binary, "-run", schedule)
+	run.Dir = "../.."
+	output, err := run.CombinedOutput()
+	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 1 {
+		t.Errorf("without the guard the harness ended with %v", err)
+	}
+	return string(output)
 }
 
 // ofFirst tampers with the first process only.
@@ -258,7 +333,7 @@ func TestNames(t *testing.T) {
 			if (err != nil) != tt.refused {
 				t.Fatalf("parse(%q): %v, refused must be %v", tt.name, err, tt.refused)
 			}
-			if diff := cmp.Diff(tt.name, s.String()); diff != "" && !tt.refused {
+			if diff := gocmp.Diff(tt.name, s.String()); diff != "" && !tt.refused {
 				t.Errorf("its name (-want +got):\n%s", diff)
 			}
 		})
@@ -275,10 +350,10 @@ func TestChoose(t *testing.T) {
 		return all
 	}
 	first, again, other := choose(all(), 7, 20), choose(all(), 7, 20), choose(all(), 8, 20)
-	if diff := cmp.Diff(names(first), names(again)); diff != "" {
+	if diff := gocmp.Diff(names(first), names(again)); diff != "" {
 		t.Errorf("the same seed chose others (-first +again):\n%s", diff)
 	}
-	if cmp.Equal(names(first), names(other)) {
+	if gocmp.Equal(names(first), names(other)) {
 		t.Error("another seed chose the same")
 	}
 	seen := map[string]bool{}

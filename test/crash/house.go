@@ -198,16 +198,6 @@ func (h *house) came(process int, what string) bool {
 	return h.counts[fmt.Sprintf("%d:%s", process, what)] > 0
 }
 
-// scheduled is what happens, or happened, when a process comes to a kind of place; empty: nothing.
-func (h *house) scheduled(process int, what string) act {
-	for _, f := range h.schedule.faults {
-		if f.process == process && f.what == what {
-			return f.act
-		}
-	}
-	return ""
-}
-
 func (h *house) note(what string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -27,12 +27,20 @@ var (
 	toAsks      = []act{crash, cut, half, garbage, "429", "500", "503"}
 	toPosts     = map[string][]act{
 		"head":  {crash, cut, "401", "409", "413", "429", "500", "502", "503", garbage, noID},
-		"half":  {crash, cut, "409", "413", "429", "500", "503", garbage},
-		"rest":  {crash, cut, "409", "413", "500", "503", garbage},
+		"half":  {crash, cut, "409", "413", "429", "500", "503", garbage, early},
+		"rest":  {crash, cut, "409", "413", "500", "503", garbage, early},
 		"whole": {crash, cut, "400", "408", "409", "425", "429", "500", "502", "503", garbage, noID, half},
 		"kept":  {crash, cut, "408", "409", "425", "500", "502", "503", garbage, noID, half},
 	}
 )
+
+// What must meet to matter, in one process.
+var meeting = [][]fault{
+	// an answer comes before the end of the file, which is just being decided about
+	{{place{1, "GET.bulkreceipts", 1}, slowly}, {place{1, "post.rest", 1}, early}},
+	// an answer is lost, on a connection that those before it could have kept open
+	{{place{1, "post.whole", 1}, "429"}, {place{1, "post.whole", 2}, "429"}, {place{1, "post.kept", 1}, cut}},
+}
 
 // observe runs a story in which the last process meets nothing, and returns its places, in the order of their names.
 func observe(ctx context.Context, w *world, s schedule) ([]place, error) {
@@ -118,6 +126,9 @@ func plan(ctx context.Context, w *world) ([]schedule, error) {
 				all = append(all, everywhere(story{faults: []fault{{p, a}}, trait: t})...)
 			}
 		}
+	}
+	for _, faults := range meeting {
+		all = append(all, everywhere(story{faults: faults})...)
 	}
 	more, err := planDoubt(ctx, w)
 	return append(all, more...), err

@@ -44,6 +44,8 @@ const (
 	half     act = "half"       // the endpoint's answer breaks off
 	garbage  act = "garbage"    // the endpoint answers 200, and no JSON
 	noID     act = "no-id"      // the endpoint answers 200, and names no job
+	early    act = "early"      // the endpoint begins to answer with 503, and takes the file all the same if it comes whole
+	slowly   act = "slowly"     // it is done, and its answer takes a second
 )
 
 // What people do meanwhile.

@@ -143,6 +143,8 @@ func (s *seam) after(r *http.Request, resp *http.Response, what string, sent []b
 		return nil, broken()
 	case failDone:
 		return refuse(r, http.StatusInternalServerError, metav1.StatusReasonInternalError), nil
+	case slowly:
+		time.Sleep(time.Second)
 	case pause, sleep:
 		if !writes(what) {
 			p.house.standStill(p, happens)
