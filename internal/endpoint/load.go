@@ -79,8 +79,10 @@ func (s *Server) put(ctx, work context.Context, job Job) (Job, error) {
 	if err := rows.skip(job.Records); err != nil {
 		return job, err
 	}
+	next, stop := rows.ahead()
+	defer stop()
 	for ctx.Err() == nil && !job.Cancelling() {
-		batch, err := rows.next()
+		batch, err := next()
 		if err != nil || batch.Len() == 0 {
 			return job, err
 		}

@@ -16,8 +16,9 @@ const (
 	maxRowBytes    = 8 << 20
 	readAhead      = 256 << 10
 
-	// defaultBatchRows is for clients that name no batch size; maxBatchBytes bounds every batch's memory.
-	defaultBatchRows = 10_000
+	// defaultBatchRows is for clients that name no batch size; maxBatchBytes bounds every batch's memory, of which there are
+	// two for each job.
+	defaultBatchRows = 100_000
 	maxBatchBytes    = 8 << 20
 )
 
@@ -34,7 +35,7 @@ type Batch struct {
 // Len is the number of rows.
 func (b *Batch) Len() int { return len(b.ends) }
 
-// Text is the text of the rows from i up to but without j, 0 being the first. It is valid until the next batch.
+// Text is the text of the rows from i up to but without j, 0 being the first. It is valid until the next batch but one.
 func (b *Batch) Text(i, j int) []byte { return b.text[b.start(i):b.start(j)] }
 
 func (b *Batch) start(i int) int {
@@ -61,7 +62,8 @@ type Rows struct {
 	source rowSource
 	done   int64
 	limit  int
-	batch  Batch
+	batch  Batch // the one to come
+	before Batch
 }
 
 // openRows reads the whole file once, so that one that can't be split into rows is refused before any row is loaded,
@@ -132,6 +134,7 @@ func (r *Rows) skip(rows int64) error {
 
 // next returns the next batch, empty at the end.
 func (r *Rows) next() (Batch, error) {
+	r.batch, r.before = r.before, r.batch
 	b := &r.batch
 	b.First, b.text, b.ends = r.done+1, b.text[:0], b.ends[:0]
 	for r.done < r.Total && len(b.ends) < r.limit && len(b.text) < maxBatchBytes {
@@ -143,6 +146,41 @@ func (r *Rows) next() (Batch, error) {
 		r.done++
 	}
 	return *b, nil
+}
+
+// ahead reads a batch while the one before it is being loaded. Nothing is read once stop has returned.
+func (r *Rows) ahead() (next func() (Batch, error), stop func()) {
+	type result struct {
+		batch Batch
+		err   error
+	}
+	results, stopped, ended := make(chan result), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			batch, err := r.next()
+			select {
+			case results <- result{batch, err}:
+			case <-stopped:
+				return
+			}
+			if err != nil || batch.Len() == 0 {
+				return
+			}
+		}
+	}()
+	next = func() (Batch, error) {
+		select {
+		case got := <-results:
+			return got.batch, got.err
+		case <-ended:
+			return Batch{}, nil
+		}
+	}
+	return next, func() {
+		close(stopped)
+		<-ended
+	}
 }
 
 // csvRows splits CSV into rows exactly as PostgreSQL's COPY does: any quote turns quoting on or off, and a line's end
