@@ -20,6 +20,9 @@ import (
 // that the earlier ones made, before it claims.
 const identityAlgorithm = 1
 
+// receiptPrefix is what the names of receipts begin with.
+const receiptPrefix = "br-"
+
 var receiptEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 // identityOf is what makes two loads the same load: everything that decides
@@ -48,7 +51,7 @@ func receiptName(identity *v1alpha1.BulkReceiptSpec) string {
 		identity.KeyField, string(identity.Format), string(identity.Compression),
 		canonicalParameters(identity.Parameters), identity.Content, identity.SendToken,
 	)
-	return "br-" + strings.ToLower(receiptEncoding.EncodeToString(h.Sum(nil)))
+	return receiptPrefix + strings.ToLower(receiptEncoding.EncodeToString(h.Sum(nil)))
 }
 
 // bindingHash is a digest of the fields of a spec that name a load, references

@@ -67,11 +67,20 @@ func (s *skeleton) word(i int) string {
 	return s.text[s.ends[i-1]:s.ends[i]]
 }
 
-// folded is what a folded word begins with.
-const folded = "\x00"
+// What folded words begin with.
+const (
+	folded        = "\x00" // a UID or a digest
+	foldedReceipt = "\x01" // a receipt's name
+)
 
-// fold halves the room of a UID or a digest. Anything else stays as it is.
+// fold halves the room of a UID or a digest, and takes a third off a receipt's name. Anything else stays as it is.
 func fold(word string) string {
+	if name, ok := strings.CutPrefix(word, receiptPrefix); ok {
+		if raw, err := receiptEncoding.DecodeString(strings.ToUpper(name)); err == nil && unfold(foldedReceipt+string(raw)) == word {
+			return foldedReceipt + string(raw)
+		}
+		return word
+	}
 	digits := strings.ReplaceAll(word, "-", "")
 	if raw, err := hex.DecodeString(digits); err == nil && unfold(folded+string(raw)) == word {
 		return folded + string(raw)
@@ -81,6 +90,9 @@ func fold(word string) string {
 
 // unfold undoes fold.
 func unfold(word string) string {
+	if raw, ok := strings.CutPrefix(word, foldedReceipt); ok {
+		return receiptPrefix + strings.ToLower(receiptEncoding.EncodeToString([]byte(raw)))
+	}
 	raw, ok := strings.CutPrefix(word, folded)
 	if !ok {
 		return word
@@ -136,7 +148,7 @@ func (e *endedJob) DeepCopyObject() runtime.Object {
 	job := &v1alpha1.BulkJob{
 		ObjectMeta: e.meta(),
 		Status: v1alpha1.BulkJobStatus{
-			ObservedGeneration: e.generation, Receipt: e.word(wordReceipt), State: e.word(wordState),
+			ObservedGeneration: e.generation, Receipt: unfold(e.word(wordReceipt)), State: e.word(wordState),
 			CompletionTime: new(metav1.Unix(e.completed, 0)),
 		},
 	}
@@ -194,7 +206,7 @@ func slimJob(object any) (any, error) {
 		if job.DeletionTimestamp != nil {
 			deleted = job.DeletionTimestamp.UTC().Format(time.RFC3339)
 		}
-		if bones, ok := newSkeleton(&job.ObjectMeta, job.Status.Receipt, job.Status.State, mark, deleted); ok {
+		if bones, ok := newSkeleton(&job.ObjectMeta, fold(job.Status.Receipt), job.Status.State, mark, deleted); ok {
 			ttl := int32(-1)
 			if job.Spec.TTLSecondsAfterFinished != nil {
 				ttl = *job.Spec.TTLSecondsAfterFinished

@@ -194,6 +194,9 @@ func TestFold(t *testing.T) {
 	}{
 		{"a UID takes half its room", "2009c3db-52d3-49d7-a60a-8e1f5eca020e", 17},
 		{"a digest too", digest("rows"), 33},
+		{"a receipt's name is left two thirds", receiptName(&v1alpha1.BulkReceiptSpec{}), 33},
+		{"what only begins like one stays", "br-crm-db", 9},
+		{"so does one with a bit too many", "br-" + strings.Repeat("a", 51) + "b", 55},
 		{"a UID that is none stays", "uid-contacts", 12},
 		{"so does one in capitals", "2009C3DB-52D3-49D7-A60A-8E1F5ECA020E", 36},
 		{"one without its dashes", "2009c3db52d349d7a60a8e1f5eca020e", 32},
