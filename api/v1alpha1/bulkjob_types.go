@@ -93,6 +93,11 @@ type BulkJobSource struct {
 	// +optional
 	// +kubebuilder:default=None
 	Compression Compression `json:"compression,omitempty"`
+	// OmitColumn names the last column of a CSV if that is not to be sent, such as bulkjob_error, in which a repair file gives its reasons.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	OmitColumn string `json:"omitColumn,omitempty"`
 }
 
 // Format of the file.
@@ -184,6 +189,7 @@ type Resolve struct {
 
 // BulkJobSpec says that a file belongs in an object of a connector.
 // +kubebuilder:validation:XValidation:rule="self.action != 'Upsert' || has(self.keyField)",message="keyField is required for action Upsert: it names the field that rows are matched by"
+// +kubebuilder:validation:XValidation:rule="!has(self.source.omitColumn) || !has(self.format) || self.format == 'CSV'",message="omitColumn is for CSV only"
 // +kubebuilder:validation:XValidation:rule="!has(self.onUnknown) || self.onUnknown != 'Resend' || (self.action == 'Upsert' && has(self.keyField))",message="onUnknown Resend is for action Upsert with a keyField only: a Create that is sent again doubles its rows"
 type BulkJobSpec struct {
 	// ConnectorRef names the ConnectorInstance, in this namespace, that the file is sent to.
@@ -282,6 +288,13 @@ type BulkJobSpec struct {
 	// +optional
 	// +kubebuilder:default=Hold
 	OnUnknown OnUnknown `json:"onUnknown,omitempty"`
+	// DryRun looks at everything that can be looked at before a load, and shows it in status.plan. Nothing is claimed or sent while it is
+	// set; once it is false, the load begins. A load that was begun before goes on.
+	// +optional
+	DryRun bool `json:"dryRun,omitempty"`
+	// Report says where the rows that failed are listed, once the load has ended. Unset: nowhere but the first ten in status.rowErrors.
+	// +optional
+	Report *Report `json:"report,omitempty"`
 	// Resolve is a person's decision about an attempt whose outcome is unknown. It is acted on once, for the attempt that it names, and recorded in the receipt.
 	// +optional
 	Resolve *Resolve `json:"resolve,omitempty"`
@@ -329,6 +342,10 @@ type RowCounts struct {
 	// Failed is how many rows the endpoint reports as failed.
 	// +optional
 	Failed *int64 `json:"failed,omitempty"`
+	// Unaccounted is how many of the rows that were sent the endpoint reports neither as processed nor as failed; set when the load has
+	// ended and both sent and processed are there. It is negative if the endpoint reports more rows than were sent.
+	// +optional
+	Unaccounted *int64 `json:"unaccounted,omitempty"`
 }
 
 // RowError is why one row failed. It never holds the row's data.
@@ -376,6 +393,17 @@ type BulkJobStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	RowErrors []RowError `json:"rowErrors,omitempty"`
+	// FailureReasons are the most frequent reasons for which rows failed, at most ten of them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	FailureReasons []FailureReason `json:"failureReasons,omitempty"`
+	// Report is what became of the report that spec.report asks for.
+	// +optional
+	Report *ReportStatus `json:"report,omitempty"`
+	// Plan is what the last dry run found.
+	// +optional
+	Plan *Plan `json:"plan,omitempty"`
 	// StartTime is when the operator first took the job up; set anew when a suspended job is resumed.
 	// +optional
 	StartTime *metav1.Time `json:"startTime,omitempty"`
@@ -429,8 +457,8 @@ type BulkJob struct {
 	// Spec names the file, the connector and the object.
 	//
 	// The load's identity is made of the connector's target, object, action,
-	// keyField, format, compression, parameters, the content of the source and
-	// sendToken. What has one identity is sent once, whichever job asks for it and
+	// keyField, format, compression, parameters, the content of the source,
+	// omitColumn and sendToken. What has one identity is sent once, whichever job asks for it and
 	// however often; every other field may be changed at any time without a second load.
 	// +required
 	Spec BulkJobSpec `json:"spec"`

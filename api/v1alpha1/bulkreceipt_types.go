@@ -70,6 +70,10 @@ type BulkReceiptSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1100
 	Content string `json:"content,omitempty"`
+	// OmitColumn is the last column, which is not sent.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	OmitColumn string `json:"omitColumn,omitempty"`
 	// SendToken of the job.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
@@ -186,6 +190,11 @@ type BulkReceiptRecord struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	RowErrors []RowError `json:"rowErrors,omitempty"`
+	// FailureReasons are the most frequent reasons for which rows failed, at most ten of them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	FailureReasons []FailureReason `json:"failureReasons,omitempty"`
 	// Outcome of the load; unset while it lasts.
 	// +optional
 	Outcome LoadOutcome `json:"outcome,omitempty"`

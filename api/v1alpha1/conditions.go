@@ -42,6 +42,7 @@ const (
 	ReasonPollFailed         = "PollFailed"
 	ReasonForeignClaim       = "ForeignClaim"
 	ReasonLookingUp          = "LookingUp"
+	ReasonWritingReport      = "WritingReport"
 	ReasonSuspended          = "Suspended"
 	ReasonCancelling         = "Cancelling"
 
@@ -60,9 +61,11 @@ const (
 	ReasonRemoteForgot       = "RemoteForgot"
 	ReasonUnknownState       = "UnknownState"
 	ReasonReceiptConflict    = "ReceiptConflict"
+	ReasonPlanRejected       = "PlanRejected"
 
 	// The end.
 
+	ReasonPlanned       = "Planned" // of a dry run, after which nothing is sent
 	ReasonAlreadyLoaded = "AlreadyLoaded"
 	ReasonDuplicate     = "Duplicate"
 	ReasonAlreadyFailed = "AlreadyFailed"

@@ -33,6 +33,22 @@ const (
 	TruncatedMayBeAccepted TruncatedUploads = "MayBeAccepted"
 )
 
+// RowNumbers say what the endpoint calls the first row after the header where it tells of rows that failed.
+// +kubebuilder:validation:Enum=Unknown;FromZero;FromOne;FromTwo
+type RowNumbers string
+
+// The ways of numbering rows.
+const (
+	// RowNumbersUnknown: it isn't documented. Row numbers are trusted only where they can mean one thing.
+	RowNumbersUnknown RowNumbers = "Unknown"
+	// RowNumbersFromZero: the first row after the header is row 0.
+	RowNumbersFromZero RowNumbers = "FromZero"
+	// RowNumbersFromOne: it is row 1, as at the bundled endpoint.
+	RowNumbersFromOne RowNumbers = "FromOne"
+	// RowNumbersFromTwo: the header is row 1.
+	RowNumbersFromTwo RowNumbers = "FromTwo"
+)
+
 // Callback says how the endpoint's notifications are verified.
 type Callback struct {
 	// SignatureKeyRef names the Secret key that holds event.notification.signature.key of the connector instance.
@@ -124,6 +140,12 @@ type ConnectorInstanceSpec struct {
 	// +optional
 	// +kubebuilder:default=Refused
 	TruncatedUploads TruncatedUploads `json:"truncatedUploads,omitempty"`
+	// RowNumbers: what the endpoint calls the first row after the header where it tells of rows that failed: FromZero, FromOne as the bundled
+	// endpoint does, or FromTwo, where the header is row 1. It differs between connectors: try it with a file whose first row is bad. A
+	// repair file is made only where the numbers can mean one thing. Default: Unknown.
+	// +optional
+	// +kubebuilder:default=Unknown
+	RowNumbers RowNumbers `json:"rowNumbers,omitempty"`
 	// CheckBeforeSend looks each load up at the endpoint before it is claimed for the first time, and follows the job that is found: for the time
 	// after receipts were lost, as when a cluster is restored to before a load. It needs a jobListing other than None, and one look through the list for each new load.
 	// +optional
