@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"bulkjob.dev/operator/internal/endpoint"
+	"bulkjob.dev/operator/internal/endpoint/jobs"
 )
 
 // DefaultObjects are those of the vendor's own example.
@@ -34,7 +35,7 @@ type Options struct {
 
 // A Connector keeps all in memory.
 type Connector struct {
-	*jobs
+	*jobs.Store
 	options Options
 
 	mu     sync.Mutex
@@ -62,7 +63,7 @@ func New(o Options) *Connector {
 	if o.InstanceID == 0 {
 		o.InstanceID = 1 + rand.Int64N(1<<31) //nolint:gosec // A name, not a secret.
 	}
-	c := &Connector{options: o, jobs: newJobs(o.MaxErrors), tables: map[string]*table{}}
+	c := &Connector{options: o, Store: jobs.New(o.MaxErrors), tables: map[string]*table{}}
 	for _, name := range o.Objects {
 		c.tables[name] = &table{}
 	}
@@ -83,19 +84,13 @@ func (c *Connector) Objects(context.Context) ([]string, error) {
 	return slices.Clone(c.options.Objects), nil
 }
 
-// Fields implements endpoint.Connector: the columns that have been loaded so far.
+// Fields implements endpoint.Connector. An object takes any columns, so it declares none: those that it has been given so far
+// say nothing of those that it may be given.
 func (c *Connector) Fields(_ context.Context, object string) ([]endpoint.Field, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t, ok := c.tables[object]
-	if !ok {
+	if _, ok := c.tables[object]; !ok { // which there are doesn't change
 		return nil, endpoint.ErrNoObject
 	}
-	fields := make([]endpoint.Field, 0, len(t.columns))
-	for _, name := range t.columns {
-		fields = append(fields, endpoint.Field{Name: name, Type: "string", NativeType: "text"})
-	}
-	return fields, nil
+	return []endpoint.Field{}, nil
 }
 
 // Rows implements endpoint.Lister.
