@@ -1,0 +1,68 @@
+package csvstream
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+)
+
+const recordBuffer = 64 << 10
+
+// Records splits a CSV into the header and the rows that a Reader counts, each byte for byte as it is in the file: blank lines
+// are left out, and so is a byte order mark. It holds one row at a time.
+type Records struct {
+	checked *Reader
+	in      *bufio.Reader
+	record  []byte
+	begun   bool
+}
+
+// NewRecords splits what r delivers, checked against o.
+func NewRecords(r io.Reader, o Options) *Records {
+	checked := NewReader(r, o)
+	return &Records{checked: checked, in: bufio.NewReaderSize(checked, recordBuffer)}
+}
+
+// Header is the names of the columns, nil until Next has returned the header row. It must not be changed.
+func (s *Records) Header() []string { return s.checked.Header() }
+
+// Next returns the header first and then row after row, each with the line end that it has in the file, which the last one may
+// lack. What it returns is never empty, and valid until it is called again. After the last row the error is io.EOF itself; it is a
+// *SyntaxError for a file that isn't sound, of which some rows may have been returned before.
+func (s *Records) Next() ([]byte, error) {
+	s.record = s.record[:0]
+	open := false
+	for {
+		piece, err := s.in.ReadSlice('\n')
+		s.record = append(s.record, piece...)
+		if bytes.Count(piece, quote)%2 == 1 {
+			open = !open
+		}
+		atEnd := err == io.EOF // a wrapped EOF is a broken stream, not its end
+		switch {
+		case err == bufio.ErrBufferFull: //nolint:errorlint // bufio returns it as it is
+			continue
+		case err != nil && !atEnd:
+			return nil, err
+		case open: // a line break within quotes; the file doesn't end so, or it wouldn't be sound
+			continue
+		}
+		if row := s.withoutMark(); len(bytes.TrimRight(row, "\r\n")) > 0 {
+			return row, nil
+		}
+		if atEnd {
+			return nil, io.EOF
+		}
+		s.record = s.record[:0]
+	}
+}
+
+func (s *Records) withoutMark() []byte {
+	if s.begun {
+		return s.record
+	}
+	s.begun = true
+	return bytes.TrimPrefix(s.record, utf8BOM)
+}
+
+var quote = []byte{'"'}
