@@ -41,7 +41,7 @@ type Connector interface {
 	Ping(ctx context.Context) error
 	// Objects lists what can be loaded into, in order of name.
 	Objects(ctx context.Context) ([]string, error)
-	// Fields describes one object; ErrNoObject if there is none.
+	// Fields describes one object: all fields that its rows may have, or none if they may have any. ErrNoObject if there is none.
 	Fields(ctx context.Context, object string) ([]Field, error)
 	// Load makes ready to put rows with these columns into the job's object. It fails with ErrNoObject, with a *Fault
 	// if no row of the file can ever be loaded, or with any other error if it is worth another try.
