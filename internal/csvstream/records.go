@@ -30,6 +30,12 @@ func (s *Records) Header() []string { return s.checked.Header() }
 // lack. What it returns is never empty, and valid until it is called again. After the last row the error is io.EOF itself; it is a
 // *SyntaxError for a file that isn't sound, of which some rows may have been returned before.
 func (s *Records) Next() ([]byte, error) {
+	if !s.begun {
+		// A Reader hands out fewer bytes than a mark has before it has looked at them.
+		if _, err := s.in.Peek(len(utf8BOM)); err != nil && err != io.EOF { // as below
+			return nil, err
+		}
+	}
 	s.record = s.record[:0]
 	open := false
 	for {

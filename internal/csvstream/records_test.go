@@ -17,6 +17,9 @@ func split(r io.Reader, o Options) (rows []string, header []string, err error) {
 	records := NewRecords(r, o)
 	for {
 		row, err := records.Next()
+		if err == nil && records.Header() == nil {
+			return rows, nil, errors.New("the header isn't known with the first row")
+		}
 		if err == io.EOF { //nolint:errorlint // the end is io.EOF itself
 			return rows, records.Header(), nil
 		} else if err != nil {
@@ -37,6 +40,7 @@ func TestRecords(t *testing.T) {
 		{"which the last may lack", "a,b\n1,2", []string{"a,b\n", "1,2"}},
 		{"or have in half", "a,b\n1,2\r", []string{"a,b\n", "1,2\r"}},
 		{"a header alone", "a,b", []string{"a,b"}},
+		{"the shortest file", "a\n", []string{"a\n"}},
 		{"no mark of the byte order", "\ufeffa,b\n1,2\n", []string{"a,b\n", "1,2\n"}},
 		{"but where it is data", "a\n\ufeff\n", []string{"a\n", "\ufeff\n"}},
 		{"no blank lines", "a\n\n1\r\n\r\n2\n\n\r\n", []string{"a\n", "1\r\n", "2\n"}},
@@ -76,6 +80,7 @@ func TestRecordsRefuse(t *testing.T) {
 		{"a row that is too long", strings.NewReader("a\n1\n22222\n"), Options{MaxRowBytes: 4}, &SyntaxError{Row: 2, Problem: "is longer than 4 bytes: is a closing quote missing?"}},
 		{"nothing", strings.NewReader(""), Options{}, &SyntaxError{Problem: "the file is empty"}},
 		{"nothing but a mark", strings.NewReader("\ufeff"), Options{}, &SyntaxError{Problem: "the file is empty"}},
+		{"a source that breaks at once", iotest.ErrReader(broken), Options{}, broken},
 		{"a source that breaks", io.MultiReader(strings.NewReader("a\n1\n2"), iotest.ErrReader(broken)), Options{}, broken},
 	}
 	for _, tc := range cases {

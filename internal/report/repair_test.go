@@ -201,7 +201,7 @@ func records(file string) ([]string, error) {
 func FuzzRepair(f *testing.F) {
 	for _, file := range []string{
 		"id,name\n1,Ann\n2,Bo\n", "\ufeffid\r\n\"\"\r\n\r\n\"a\nb\"", "a,b\n\"x, \"\"y\"\"\",\n,\n", "id,bulkjob_error\n1,old\n,\"a\nb\"\n",
-		"bulkjob_error\nx\n", "a\n1\r", "a,bulkjob_error,b\n1,2,3\n", "\"bulkjob_error\",x\n,\n",
+		"bulkjob_error\nx\n", "0\n", "a\n1\r", "a,bulkjob_error,b\n1,2,3\n", "\"bulkjob_error\",x\n,\n",
 	} {
 		f.Add(file, "duplicate \"key\",\r\n")
 	}
