@@ -4,7 +4,7 @@ package v1alpha1
 // batch/v1 Job; Ready, Reconciling and Stalled are read by kstatus, and through
 // it by Flux, Argo CD and cli-utils.
 const (
-	// ConditionReady is True when a load has succeeded (BulkJob) or a connector can be used (ConnectorInstance).
+	// ConditionReady is True when a load has succeeded, or a dry run found nothing against it (BulkJob), or a connector can be used (ConnectorInstance).
 	ConditionReady = "Ready"
 	// ConditionReconciling is True while there is something left to do, or to wait for.
 	ConditionReconciling = "Reconciling"
@@ -14,7 +14,7 @@ const (
 	ConditionComplete = "Complete"
 	// ConditionFailed is True when the load has ended badly.
 	ConditionFailed = "Failed"
-	// ConditionSuspended is True while spec.suspend holds the job back.
+	// ConditionSuspended is True while spec.suspend or spec.dryRun holds the job back.
 	ConditionSuspended = "Suspended"
 )
 

@@ -39,6 +39,9 @@ type Plan struct {
 	// AlreadyLoaded is true if that receipt says that the load was taken.
 	// +optional
 	AlreadyLoaded bool `json:"alreadyLoaded,omitempty"`
+	// ConnectorGeneration is the generation of the ConnectorInstance's spec that the plan was made with.
+	// +optional
+	ConnectorGeneration int64 `json:"connectorGeneration,omitempty"`
 	// Source that would be sent.
 	// +optional
 	Source *SourceStatus `json:"source,omitempty"`
