@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bulkjob.dev/operator/internal/endpoint"
+	"bulkjob.dev/operator/internal/endpoint/basecrm"
 	"bulkjob.dev/operator/internal/endpoint/memory"
 	"bulkjob.dev/operator/internal/endpoint/postgresql"
 	"bulkjob.dev/operator/internal/openconnectors"
@@ -33,6 +34,9 @@ type config struct {
 	maxErrors   int
 	instanceID  int64
 
+	crm        basecrm.Options
+	crmObjects string // file that describes objects
+
 	address         string
 	portFile        string
 	tlsCert, tlsKey string
@@ -48,6 +52,7 @@ var secrets = []struct {
 	{"organization-secret", "the organization secret, compared if sent", func(c *config) *string { return &c.OrganizationSecret }},
 	{"signature-key", "the key that signs notifications", func(c *config) *string { return &c.SignatureKey }},
 	{"database-url", "the URL of the PostgreSQL database", func(c *config) *string { return &c.databaseURL }},
+	{"basecrm-token", "the access token of Base CRM", func(c *config) *string { return &c.crm.Token }},
 }
 
 func variable(name string) string {
@@ -82,11 +87,14 @@ func configure(args []string, env func(string) string) (*config, error) {
 }
 
 func (c *config) bind(flags *flag.FlagSet) {
-	flags.StringVar(&c.connector, "connector", "memory", "memory or postgresql")
-	flags.Func("objects", "comma-separated `names` of the objects (default: the vendor's five, or all tables)", list(&c.objects))
+	flags.StringVar(&c.connector, "connector", "memory", "memory, postgresql or basecrm")
+	flags.Func("objects", "comma-separated `names` of the objects (default: the vendor's five, all tables, or all of Base CRM's)", list(&c.objects))
 	flags.StringVar(&c.schema, "postgresql-schema", "public", "schema whose tables are the objects")
 	flags.IntVar(&c.memoryRows, "memory-max-rows", 100_000, "rows that the memory connector holds in all")
 	flags.Int64Var(&c.instanceID, "memory-instance-id", 0, "instance id of the memory connector; 0 picks a new one at each start")
+	flags.StringVar(&c.crm.BaseURL, "basecrm-url", "https://api.getbase.com", "URL of Base CRM (Zendesk Sell)")
+	flags.Float64Var(&c.crm.Rate, "basecrm-rate", 10, "requests a second to Base CRM; its limit is 36,000 an hour for each token")
+	flags.StringVar(&c.crmObjects, "basecrm-objects-file", "", "`file` of JSON that names objects and columns otherwise than Base CRM does")
 	flags.IntVar(&c.maxErrors, "max-row-errors", 10_000, "row errors kept per job; all are counted")
 
 	flags.StringVar(&c.address, "listen", "127.0.0.1:8080", "address to listen on; port 0 picks one")
@@ -98,7 +106,7 @@ func (c *config) bind(flags *flag.FlagSet) {
 		fmt.Sprintf("spelling of jobs, one of %v", endpoint.Dialects))
 	flags.Func("callback-hosts", "comma-separated `hosts` (host or host:port) that may be notified; by default none", list(&c.CallbackHosts))
 
-	flags.StringVar(&c.SpoolDir, "spool-dir", "", "`folder` for uploads until they are loaded (postgresql: required; must survive restarts)")
+	flags.StringVar(&c.SpoolDir, "spool-dir", "", "`folder` for uploads until they are loaded (postgresql and basecrm: required; must survive restarts)")
 	flags.Int64Var(&c.MaxUploadBytes, "max-upload-bytes", openconnectors.MaxUploadBytes, "size of one file; beyond it 429")
 	flags.Int64Var(&c.MaxSpoolBytes, "max-spool-bytes", 20_000_000_000, "size of all files in the spool folder; beyond it 429")
 	flags.IntVar(&c.MaxUploads, "max-uploads", 8, "uploads received at once; beyond it 429")
@@ -148,40 +156,72 @@ func newLog(format string) (*slog.Logger, error) {
 }
 
 func (c *config) check() error {
+	missing := map[string]string{"postgresql": "database-url", "basecrm": "basecrm-token"}[c.connector]
 	switch {
-	case c.connector != "memory" && c.connector != "postgresql":
-		return fmt.Errorf("cannot use connector %q: it is memory or postgresql", c.connector)
-	case c.connector == "postgresql" && c.databaseURL == "":
-		return fmt.Errorf("cannot use postgresql without $%s or -database-url-file", variable("database-url"))
-	case c.connector == "postgresql" && c.SpoolDir == "":
-		return errors.New("cannot use postgresql without -spool-dir: jobs resume from it after a crash")
+	case missing == "" && c.connector != "memory":
+		return fmt.Errorf("cannot use connector %q: it is memory, postgresql or basecrm", c.connector)
+	case c.connector == "postgresql" && c.databaseURL == "", c.connector == "basecrm" && c.crm.Token == "":
+		return fmt.Errorf("cannot use %s without $%s or -%s-file", c.connector, variable(missing), missing)
+	case c.connector != "memory" && c.SpoolDir == "":
+		return fmt.Errorf("cannot use %s without -spool-dir: jobs resume from it after a crash", c.connector)
 	case (c.tlsCert == "") != (c.tlsKey == ""):
 		return errors.New("cannot serve TLS with only one of -tls-cert and -tls-key")
 	case min(c.MaxUploadBytes, c.MaxSpoolBytes, int64(c.MaxUploads), int64(c.Workers), int64(c.memoryRows), int64(c.maxErrors)) < 1:
 		return errors.New("cannot use a limit below 1")
+	case c.crm.Rate <= 0:
+		return errors.New("cannot use a rate of 0 or below")
 	}
 	return nil
 }
 
 // connect opens the connector, and returns what closes it.
 func (c *config) connect(ctx context.Context) (func(), error) {
-	if c.connector == "memory" {
-		c.Connector = memory.New(memory.Options{
-			Objects: c.objects, MaxRows: c.memoryRows, MaxErrors: c.maxErrors, InstanceID: c.instanceID,
-		})
-		if c.SpoolDir != "" {
-			return func() {}, nil
-		}
-		dir, err := os.MkdirTemp("", "bulk-endpoint-")
-		if err != nil {
-			return nil, fmt.Errorf("cannot make a spool folder: %w", err)
-		}
-		c.SpoolDir = dir
-		return func() { _ = os.RemoveAll(dir) }, nil
+	switch c.connector {
+	case "postgresql":
+		return c.connectPostgreSQL(ctx)
+	case "basecrm":
+		return c.connectBaseCRM(ctx)
 	}
+	c.Connector = memory.New(memory.Options{
+		Objects: c.objects, MaxRows: c.memoryRows, MaxErrors: c.maxErrors, InstanceID: c.instanceID,
+	})
+	if c.SpoolDir != "" {
+		return func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "bulk-endpoint-")
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a spool folder: %w", err)
+	}
+	c.SpoolDir = dir
+	return func() { _ = os.RemoveAll(dir) }, nil
+}
+
+func (c *config) connectPostgreSQL(ctx context.Context) (func(), error) {
 	opened, err := postgresql.Open(ctx, postgresql.Options{
 		URL: c.databaseURL, Schema: c.schema, Objects: c.objects, Loads: c.Workers, MaxErrors: c.maxErrors, Log: c.Log,
 	})
+	if err != nil {
+		return nil, err
+	}
+	c.Connector = opened
+	return opened.Close, nil
+}
+
+// connectBaseCRM keeps the jobs beside the files that they load.
+func (c *config) connectBaseCRM(ctx context.Context) (func(), error) {
+	o := c.crm
+	o.Dir, o.Objects, o.MaxErrors = filepath.Join(c.SpoolDir, "jobs"), c.objects, c.maxErrors
+	if c.crmObjects != "" {
+		file, err := os.Open(c.crmObjects) //nolint:gosec // The administrator names it.
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the objects: %w", err)
+		}
+		defer func() { _ = file.Close() }()
+		if o.Described, err = basecrm.ReadObjects(file); err != nil {
+			return nil, err
+		}
+	}
+	opened, err := basecrm.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
-// Command bulk-endpoint is a self-hosted server of the Bulk API: it loads CSV and JSON files into PostgreSQL, or into
-// memory for a first look. See docs/endpoint.md.
+// Command bulk-endpoint is a self-hosted server of the Bulk API: it loads CSV and JSON files into PostgreSQL or Base
+// CRM, or into memory for a first look. See docs/endpoint.md.
 package main
 
 import (

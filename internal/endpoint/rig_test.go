@@ -20,6 +20,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"bulkjob.dev/operator/internal/endpoint"
+	"bulkjob.dev/operator/internal/endpoint/basecrm"
+	"bulkjob.dev/operator/internal/endpoint/basecrm/crmtest"
 	"bulkjob.dev/operator/internal/endpoint/memory"
 	"bulkjob.dev/operator/internal/endpoint/pgtest"
 	"bulkjob.dev/operator/internal/endpoint/postgresql"
@@ -85,6 +87,21 @@ func each(t *testing.T, test func(t *testing.T, c endpoint.Connector)) {
 	t.Run("postgresql", func(t *testing.T) {
 		dsn, _ := database(t, contactDDL)
 		c := openPostgreSQL(t, dsn, postgresql.Options{})
+		t.Cleanup(c.Close)
+		test(t, c)
+	})
+	t.Run("basecrm", func(t *testing.T) {
+		web := httptest.NewServer(crmtest.New(crmtest.Options{}))
+		t.Cleanup(web.Close)
+		c, err := basecrm.Open(t.Context(), basecrm.Options{
+			BaseURL: web.URL, Token: "t", Dir: t.TempDir(), Rate: 100_000, Objects: []string{"contact"},
+			Described: map[string]basecrm.Object{"contact": {
+				Resource: "tasks", Columns: map[string]string{"id": "resource_id", "name": "content", "email": "resource_type"},
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		t.Cleanup(c.Close)
 		test(t, c)
 	})
