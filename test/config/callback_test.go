@@ -17,7 +17,10 @@ import (
 )
 
 // called is a base with the component of callbacks.
-func called(t *testing.T, name string) string {
+func called(t *testing.T, name string) string { return with(t, name, "../../callback/operator") }
+
+// with is a base with a component.
+func with(t *testing.T, name, component string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "config"))); err != nil {
@@ -28,7 +31,7 @@ func called(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if _, err := file.WriteString("\ncomponents: [../../callback/operator]\n"); err != nil {
+	if _, err := file.WriteString("\ncomponents: [" + component + "]\n"); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, name)
