@@ -47,24 +47,30 @@ func File(file io.Reader, to Object, o Options) (Report, error) {
 		o.KeyBytes = DefaultKeyBytes
 	}
 	bytesRead := &counter{r: file}
-	checked := csvstream.NewReader(bytesRead, csvstream.Options{HideNames: o.HideNames})
+	raw := bufio.NewReaderSize(bytesRead, readBytes)
+	checked := csvstream.NewReader(raw, csvstream.Options{HideNames: o.HideNames})
 	in := bufio.NewReaderSize(checked, readBytes)
 	report := Report{AllKeys: true}
-	if mark, err := in.Peek(len(byteOrderMark)); err == nil && bytes.Equal(mark, byteOrderMark) {
-		_, _ = in.Discard(len(mark))
+	if mark, _ := raw.Peek(len(byteOrderMark)); bytes.Equal(mark, byteOrderMark) {
 		report.Findings = append(report.Findings, Finding{false, ByteOrderMark, marked})
+		_, _ = in.Discard(len(mark)) // what goes wrong does so again
 	}
 	text := csv.NewReader(in)
 	text.ReuseRecord, text.FieldsPerRecord = true, -1 // that all rows have as many is seen below
-	header, err := text.Read()
+	first, err := text.Read()
+	header := checked.Header() // known also where the rows next to it aren't sound
 	if err == nil {
-		header = slices.Clone(header)
+		header = slices.Clone(first)
+	}
+	if header != nil {
 		report.Columns = len(header)
 		report.Findings = append(report.Findings, Header(header, to, o.HideNames)...)
-		rows := newRows(header, to, o)
-		err = rows.read(text, in)
-		report.Findings = append(report.Findings, rows.findings()...)
-		report.Keys, report.AllKeys = int64(rows.keys.held), !rows.keys.full
+		if err == nil {
+			rows := newRows(header, to, o)
+			err = rows.read(text, in)
+			report.Findings = append(report.Findings, rows.findings()...)
+			report.Keys, report.AllKeys = int64(rows.keys.held), !rows.keys.full
+		}
 	}
 	err = cause(err, in)
 	report.Bytes, report.Rows = bytesRead.n, checked.Rows()
