@@ -41,7 +41,7 @@ help: ## Show this list.
 		/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## See a CSV arrive: control plane, operator, endpoint, ten contacts. TARGET=memory|postgresql, KEEP=1 to explore.
+demo: build ## See a CSV arrive: control plane, operator, endpoint, ten contacts. TARGET=memory|postgresql|basecrm, KEEP=1 to explore.
 	$(call say,Getting the control plane and the demo ready)
 	@$(COMPILE) build -trimpath -o $(BIN)/demo ./hack/demo
 	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); export KUBEBUILDER_ASSETS; \

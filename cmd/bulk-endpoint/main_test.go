@@ -42,6 +42,7 @@ func write(t *testing.T, name, content string) string {
 func TestRefusesToStart(t *testing.T) {
 	secrets := []string{"BULK_ENDPOINT_ELEMENT_TOKEN", "e", "BULK_ENDPOINT_USER_SECRET", "u"}
 	withURL := append(slices.Clone(secrets), "BULK_ENDPOINT_DATABASE_URL", "postgres:///x?host=/nowhere")
+	withToken := append(slices.Clone(secrets), "BULK_ENDPOINT_BASECRM_TOKEN", "hush")
 	cases := map[string]struct {
 		reason string
 		args   []string
@@ -56,6 +57,12 @@ func TestRefusesToStart(t *testing.T) {
 		"Connector":   {"connectors are a closed set", []string{"-connector=mysql"}, secrets, `cannot use connector "mysql"`},
 		"NoURL":       {"a database needs a URL", []string{"-connector=postgresql"}, secrets, "without $BULK_ENDPOINT_DATABASE_URL"},
 		"NoSpool":     {"jobs resume from a folder that lasts", []string{"-connector=postgresql"}, withURL, "without -spool-dir"},
+		"NoCRMToken":  {"a CRM needs a token", []string{"-connector=basecrm"}, secrets, "without $BULK_ENDPOINT_BASECRM_TOKEN or -basecrm-token-file"},
+		"NoCRMSpool":  {"its jobs are kept there", []string{"-connector=basecrm"}, withToken, "cannot use basecrm without -spool-dir"},
+		"CRMRate":     {"a rate is above 0", []string{"-basecrm-rate=0"}, secrets, "cannot use a rate of 0 or below"},
+		"CRMInClear":  {"a token travels by https", []string{"-connector=basecrm", "-spool-dir=" + t.TempDir(), "-basecrm-url=http://crm.example"}, withToken, "by https only"},
+		"NoObjects":   {"a file that is named must be there", []string{"-connector=basecrm", "-spool-dir=" + t.TempDir(), "-basecrm-objects-file=/nowhere"}, withToken, "cannot read the objects"},
+		"BadObjects":  {"objects are JSON", []string{"-connector=basecrm", "-spool-dir=" + t.TempDir(), "-basecrm-objects-file=" + write(t, "o", "[]")}, withToken, "cannot read the objects"},
 		"Unreachable": {"the database must be there", []string{"-connector=postgresql", "-spool-dir=" + t.TempDir()}, withURL, "cannot connect to the database"},
 		"HalfTLS":     {"a certificate needs its key", []string{"-tls-cert=x"}, secrets, "only one of -tls-cert and -tls-key"},
 		"Dialect":     {"dialects are a closed set", []string{"-dialect=v9"}, secrets, `cannot speak dialect "v9"`},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -31,8 +32,11 @@ func main() {
 
 func run(ctx context.Context) error {
 	target, keep := os.Getenv("TARGET"), os.Getenv("KEEP") != ""
-	if target != "" && target != "memory" && target != "postgresql" {
-		return fmt.Errorf("cannot use TARGET=%s: it is memory or postgresql", target)
+	if target == "" {
+		target = "memory"
+	}
+	if !slices.Contains([]string{"memory", "postgresql", "basecrm"}, target) {
+		return fmt.Errorf("cannot use TARGET=%s: it is memory, postgresql or basecrm", target)
 	}
 	dir, err := os.MkdirTemp("", "bulkjob-demo-")
 	if err != nil {
@@ -42,7 +46,7 @@ func run(ctx context.Context) error {
 	if s.bin, err = filepath.Abs(s.bin); err != nil {
 		return err
 	}
-	if err := s.play(ctx, target == "postgresql"); err != nil {
+	if err := s.play(ctx, target); err != nil {
 		if ctx.Err() == nil { // else the user ended it, and needs no explanation
 			s.explain()
 		}
@@ -56,12 +60,12 @@ func run(ctx context.Context) error {
 }
 
 // play is the demo from the curtain's rise to its fall.
-func (s *show) play(ctx context.Context, postgresql bool) error {
+func (s *show) play(ctx context.Context, target string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %v", timeout))
 	defer cancel()
 	for _, act := range []func(context.Context) error{
 		s.controlPlane,
-		func(ctx context.Context) error { return s.target(ctx, postgresql) },
+		func(ctx context.Context) error { return s.target(ctx, target) },
 		s.operator,
 		s.load,
 		s.rows,

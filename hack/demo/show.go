@@ -34,6 +34,7 @@ type show struct {
 	cluster  *stage.ControlPlane
 	database *pgtest.Cluster
 	url      string // of the database
+	crm      *crm
 	endpoint *stage.Endpoint
 	manager  *stage.Operator
 }
@@ -46,16 +47,24 @@ func (s *show) controlPlane(context.Context) (err error) {
 	return err
 }
 
-func (s *show) target(ctx context.Context, postgresql bool) (err error) {
-	if postgresql {
+func (s *show) target(ctx context.Context, target string) (err error) {
+	args := []string{"-processing-delay=" + delay}
+	switch target {
+	case "postgresql":
 		sayf("Starting a throw-away PostgreSQL cluster, with a table %s, and bin/bulk-endpoint before it", object)
-		if err := s.postgresql(ctx); err != nil {
-			return err
-		}
-	} else {
-		sayf("Starting bin/bulk-endpoint, which keeps rows in memory (TARGET=postgresql loads a real table)")
+		err = s.postgresql(ctx)
+	case "basecrm":
+		sayf("Starting a stand-in for Base CRM's REST API, with its limits, and bin/bulk-endpoint before it")
+		var more []string
+		more, err = s.baseCRM()
+		args = append(args, more...)
+	default:
+		sayf("Starting bin/bulk-endpoint, which keeps rows in memory (TARGET=postgresql loads a real table, TARGET=basecrm a CRM)")
 	}
-	s.endpoint, err = stage.StartEndpoint(ctx, s.bin, s.dir, s.url, "-processing-delay="+delay)
+	if err != nil {
+		return err
+	}
+	s.endpoint, err = stage.StartEndpoint(ctx, s.bin, s.dir, s.url, args...)
 	return err
 }
 
@@ -97,6 +106,9 @@ func (s *show) close() error {
 	}
 	if s.database != nil {
 		s.database.Stop()
+	}
+	if s.crm != nil {
+		errs = append(errs, s.crm.close())
 	}
 	if s.cluster != nil {
 		errs = append(errs, s.cluster.Stop())

@@ -47,8 +47,11 @@ func (s *show) query(ctx context.Context, ask func(*pgx.Conn) error) error {
 // rows shows the rows as the target has them, and counts them.
 func (s *show) rows(ctx context.Context) error {
 	count := s.memoryRows
-	if s.url != "" {
+	switch {
+	case s.url != "":
 		count = s.tableRows
+	case s.crm != nil:
+		count = s.crmRows
 	}
 	n, err := count(ctx)
 	if err != nil {
@@ -66,20 +69,20 @@ func (s *show) memoryRows(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	printRow(table, func(column string) string { return column })
-	for _, row := range rows {
-		printRow(table, func(column string) string { return row[column] })
-	}
-	return len(rows), table.Flush()
+	return len(rows), printRows(shownColumns, len(rows), func(i int, column string) string { return rows[i][column] })
 }
 
-func printRow(table *tabwriter.Writer, value func(string) string) {
-	values := make([]string, 0, len(shownColumns))
-	for _, column := range shownColumns {
-		values = append(values, value(column))
+func printRows(columns []string, rows int, value func(i int, column string) string) error {
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, strings.Join(columns, "\t"))
+	for i := range rows {
+		values := make([]string, 0, len(columns))
+		for _, column := range columns {
+			values = append(values, value(i, column))
+		}
+		fmt.Fprintln(table, strings.Join(values, "\t"))
 	}
-	fmt.Fprintln(table, strings.Join(values, "\t"))
+	return table.Flush()
 }
 
 func (s *show) tableRows(ctx context.Context) (n int, err error) {

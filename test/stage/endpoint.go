@@ -30,7 +30,7 @@ type Endpoint struct {
 }
 
 // StartEndpoint runs the endpoint of bin: on the PostgreSQL database at databaseURL, or in memory if that is empty. Its
-// log and its spool are in dir. It is stopped if it does not come to listen.
+// log and its spool are in dir. Further args win over those. It is stopped if it does not come to listen.
 func StartEndpoint(ctx context.Context, bin, dir, databaseURL string, args ...string) (*Endpoint, error) {
 	e := &Endpoint{Element: rand.Text(), User: rand.Text()}
 	portFile := filepath.Join(dir, "endpoint.port")

@@ -46,6 +46,9 @@ type Connector struct {
 	journal  *journal
 	objects  map[string]*object
 	instance int64
+	// upserts has room for one in each resource: objects of two names may be one resource, and two upserts of one key at
+	// once would both find nothing.
+	upserts map[string]chan struct{}
 }
 
 // Open asks Base CRM whose token it has, and takes the folder of jobs for this process.
@@ -82,7 +85,10 @@ func open(ctx context.Context, o Options, transport http.RoundTripper) (*Connect
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{api: api, journal: journal, objects: objects}
+	c := &Connector{api: api, journal: journal, objects: objects, upserts: map[string]chan struct{}{}}
+	for path := range resources {
+		c.upserts[path] = make(chan struct{}, 1)
+	}
 	if c.instance, err = journal.claim(account); err != nil {
 		c.Close()
 		return nil, err

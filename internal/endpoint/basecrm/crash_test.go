@@ -2,6 +2,7 @@ package basecrm
 
 import (
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,6 +135,45 @@ func TestPace(t *testing.T) {
 		}
 	})
 }
+
+// Two objects may be one resource; their jobs run at once, and a key that is in both is one record nevertheless.
+func TestUpsertsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at, most int
+		var mu sync.Mutex
+		count := func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			at += n
+			most = max(most, at)
+		}
+		r := newRig(t, crmtest.Options{}, Options{Described: seeds})
+		inner := r.c.api.client.Transport
+		r.c.api.client.Transport = roundTripper(func(request *http.Request) (*http.Response, error) {
+			if request.Method == http.MethodPost {
+				count(1)
+				defer count(-1)
+				time.Sleep(time.Second)
+			}
+			return inner.RoundTrip(request)
+		})
+		server, stop := r.endpoint()
+		defer stop()
+		ids := []int64{r.upload(server, "contacts", people(20), byEmail), r.upload(server, "contact", people(20), byEmail)}
+		for _, id := range ids {
+			if got := outcome(r.wait(id)); got != "COMPLETED 20/0" {
+				t.Error(got)
+			}
+		}
+		if most != 1 || len(r.crm.Records("contacts")) != 20 {
+			t.Errorf("%d at once, %d records of 20 keys", most, len(r.crm.Records("contacts")))
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestPacerKeepsTheHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

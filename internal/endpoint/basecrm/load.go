@@ -240,7 +240,9 @@ func (l *load) upsert(ctx context.Context, n int64, query url.Values, body []byt
 		if err := l.c.api.pacer.wait(ctx); err != nil {
 			return err
 		}
+		l.c.upserts[l.o.path] <- struct{}{}
 		got := l.c.api.do(ctx, http.MethodPost, "/v2/"+l.o.path+"/upsert", query, body)
+		<-l.c.upserts[l.o.path]
 		switch what := judge(got); what {
 		case written, refused:
 			return l.settle(ctx, n, what, got)
