@@ -15,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 )
 
 // Keys of a credentials Secret that opens azblob://.
@@ -67,9 +68,17 @@ func accountOf(g *grant) (string, error) {
 	return account, err
 }
 
-// openAzure makes the store of an azblob:// location: with a Secret's key or signature, as the operator itself, or
-// anonymously. A location without an endpoint gets that of the Secret's account.
 func openAzure(transport http.RoundTripper, own *azureIdentity, l *location, g *grant) (store, error) {
+	client, err := azureClient(transport, own, l, g)
+	if err != nil {
+		return nil, err
+	}
+	return &azure{client: client.BlobClient(), what: l.name()}, nil
+}
+
+// azureClient opens an azblob:// location: with a Secret's key or signature, as the operator itself, or anonymously. A
+// location without an endpoint gets that of the Secret's account.
+func azureClient(transport http.RoundTripper, own *azureIdentity, l *location, g *grant) (*blockblob.Client, error) {
 	named := l.endpoint
 	if err := placeAccount(l, g); err != nil {
 		return nil, err
@@ -79,18 +88,17 @@ func openAzure(transport http.RoundTripper, own *azureIdentity, l *location, g *
 			return nil, err
 		}
 	}
+	var access azureAccess
 	switch {
 	case g.secret != "":
-		access, err := readAzureSecret(g)
-		if err != nil {
+		var err error
+		if access, err = readAzureSecret(g); err != nil {
 			return nil, err
 		}
-		return newAzure(transport, l, access)
 	case g.own:
-		return newAzure(transport, l, azureAccess{token: own})
-	default:
-		return newAzure(transport, l, azureAccess{})
+		access.token = own
 	}
+	return newAzure(transport, l, access)
 }
 
 func readAzureSecret(g *grant) (azureAccess, error) {
@@ -144,32 +152,32 @@ func readSAS(g *grant) (azureAccess, error) {
 	return azureAccess{sas: query}, nil
 }
 
-func newAzure(transport http.RoundTripper, l *location, access azureAccess) (*azure, error) {
-	options := &blob.ClientOptions{ClientOptions: policy.ClientOptions{
+// newAzure makes a client of a block blob, which is one of a blob of any kind, too.
+func newAzure(transport http.RoundTripper, l *location, access azureAccess) (*blockblob.Client, error) {
+	options := &blockblob.ClientOptions{ClientOptions: policy.ClientOptions{
 		Transport: &http.Client{Transport: edge{next: transport}, CheckRedirect: noRedirect},
 		Retry:     policy.RetryOptions{MaxRetries: -1},
 		Telemetry: policy.TelemetryOptions{Disabled: true},
 	}}
 	var (
-		what  = l.name()
 		where = azureURL(l, access.sas)
-		made  *blob.Client
+		made  *blockblob.Client
 		err   error
 	)
 	switch {
 	case access.key != nil:
-		made, err = blob.NewClientWithSharedKeyCredential(where, access.key, options)
+		made, err = blockblob.NewClientWithSharedKeyCredential(where, access.key, options)
 	case access.token != nil && l.endpoint.Scheme != "https":
-		return nil, tokenInTheClear(what)
+		return nil, tokenInTheClear(l.name())
 	case access.token != nil:
-		made, err = blob.NewClient(where, access.token, options)
+		made, err = blockblob.NewClient(where, access.token, options)
 	default:
-		made, err = blob.NewClientWithNoCredential(where, options)
+		made, err = blockblob.NewClientWithNoCredential(where, options)
 	}
 	if err != nil {
 		return nil, errors.New("cannot make a client") // the cause may show the signature
 	}
-	return &azure{client: made, what: what}, nil
+	return made, nil
 }
 
 // azureURL is the blob's URL with signature and version.

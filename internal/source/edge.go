@@ -36,7 +36,7 @@ func (e edge) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if alt == "json" || answer.StatusCode < 200 || answer.StatusCode > 299 {
+	if req.Method != http.MethodGet || alt == "json" || answer.StatusCode < 200 || answer.StatusCode > 299 {
 		answer.Body = bounded{Reader: io.LimitReader(answer.Body, maxAnswerBytes), Closer: answer.Body}
 	}
 	return answer, nil

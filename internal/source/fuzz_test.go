@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+	"google.golang.org/api/storage/v1"
 )
 
 // Whatever was stored, no more is read of it than was allowed, and what can't be read is the file's fault.
@@ -53,7 +54,7 @@ func FuzzServiceAccount(f *testing.F) {
 	f.Add([]byte(`{"type":"external_account","credential_source":{"file":"/etc/passwd"}}`))
 	f.Add([]byte(`{"type":"service_account","token_uri":"http://169.254.169.254/"}`))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		account, err := newServiceAccount(http.DefaultTransport, &grant{secret: "s", keys: map[string][]byte{keyServiceAccount: file}})
+		account, err := newServiceAccount(http.DefaultTransport, &grant{secret: "s", keys: map[string][]byte{keyServiceAccount: file}}, storage.DevstorageReadOnlyScope)
 		if err == nil {
 			if !strings.HasPrefix(strings.ToLower(account.config.TokenURL), "https://") {
 				t.Errorf("tokens are asked for at %q", account.config.TokenURL)

@@ -40,18 +40,39 @@ type gcs struct {
 func openGCS(transport http.RoundTripper, own *googleIdentity, l *location, g *grant) (store, error) {
 	switch {
 	case g.secret != "":
-		account, err := newServiceAccount(transport, g)
+		token, err := accountBearer(transport, l, g, storage.DevstorageReadOnlyScope)
 		if err != nil {
 			return nil, err
 		}
-		if err := g.entrusts(l.endpoint, gcsEndpoint); err != nil {
-			return nil, err
-		}
-		return newGCS(transport, l, account.bearer)
+		return newGCS(transport, l, token)
 	case g.own:
 		return newGCS(transport, l, own.bearer)
 	default:
 		return newGCS(transport, l, nil)
+	}
+}
+
+// accountBearer gives the tokens of the Secret's service account, for that scope.
+func accountBearer(transport http.RoundTripper, l *location, g *grant, scope string) (bearer, error) {
+	account, err := newServiceAccount(transport, g, scope)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.entrusts(l.endpoint, gcsEndpoint); err != nil {
+		return nil, err
+	}
+	return account.bearer, nil
+}
+
+// gcsOrigin is the endpoint of the location without a path. Tokens are sent to it only behind TLS.
+func gcsOrigin(l *location, bearer bearer) (string, error) {
+	switch {
+	case l.endpoint == nil:
+		return gcsEndpoint, nil
+	case bearer != nil && l.endpoint.Scheme != "https":
+		return "", tokenInTheClear(l.name())
+	default:
+		return l.endpoint.Scheme + "://" + l.endpoint.Host, nil
 	}
 }
 
@@ -61,12 +82,9 @@ func newGCS(transport http.RoundTripper, l *location, bearer bearer) (*gcs, erro
 	if err != nil {
 		return nil, err
 	}
-	endpoint := gcsEndpoint
-	if l.endpoint != nil {
-		endpoint = l.endpoint.Scheme + "://" + l.endpoint.Host
-		if bearer != nil && l.endpoint.Scheme != "https" {
-			return nil, tokenInTheClear(what)
-		}
+	endpoint, err := gcsOrigin(l, bearer)
+	if err != nil {
+		return nil, err
 	}
 	client := &http.Client{Transport: edge{next: transport}, CheckRedirect: noRedirect}
 	// Without a logger of ours, the library would take one that the environment can turn on, tokens and all.

@@ -17,8 +17,8 @@ import (
 // keyServiceAccount is the key of a credentials Secret that opens gs://: a service account's JSON file.
 const keyServiceAccount = "serviceAccountKey"
 
-// newServiceAccount reads a credentials Secret. Requests for tokens go through transport.
-func newServiceAccount(transport http.RoundTripper, g *grant) (*serviceAccount, error) {
+// newServiceAccount reads a credentials Secret. Requests for tokens, of that scope, go through transport.
+func newServiceAccount(transport http.RoundTripper, g *grant, scope string) (*serviceAccount, error) {
 	file := g.keys[keyServiceAccount]
 	if len(file) == 0 {
 		return nil, refuse(SourceKeyNotFound, "Secret %q has no key %q: add it", g.secret, keyServiceAccount)
@@ -26,7 +26,7 @@ func newServiceAccount(transport http.RoundTripper, g *grant) (*serviceAccount, 
 	what := fmt.Sprintf("key %q of Secret %q", keyServiceAccount, g.secret)
 	// It takes the type service_account alone. The other types name files to read, programs to run and URLs to ask, which
 	// a user mustn't choose for the operator.
-	config, err := google.JWTConfigFromJSON(file, storage.DevstorageReadOnlyScope)
+	config, err := google.JWTConfigFromJSON(file, scope)
 	if err != nil {
 		return nil, refuse(SourceNotPermitted, "%s isn't the JSON key of a service account, of type service_account: correct it", what)
 	}

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"google.golang.org/api/storage/v1"
+
 	"bulkjob.dev/operator/internal/dial"
 )
 
@@ -175,7 +177,7 @@ func TestServiceAccountEndsWithItsContext(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer server.Close()
 	g := &grant{secret: "gcs", keys: map[string][]byte{keyServiceAccount: accountFile(t, map[string]string{"token_uri": server.URL})}}
-	account, err := newServiceAccount(trusting(server), g)
+	account, err := newServiceAccount(trusting(server), g, storage.DevstorageReadOnlyScope)
 	if err != nil {
 		t.Fatal(err)
 	}

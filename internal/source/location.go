@@ -49,7 +49,11 @@ func locate(ref *ObjectRef) (location, error) {
 	}
 	switch kind {
 	case kindS3, kindGCS, kindAzure:
-		return locateObject(kind, rest, ref)
+		l, err := locateObject(kind, rest, ref)
+		if err == nil && l.key == "" {
+			err = refuse(SourceNotSupported, "%s names a bucket and no object in it: write %s://bucket/path", l.name(), kind)
+		}
+		return l, err
 	case kindHTTPS:
 		return locateSigned(ref)
 	default:
@@ -60,27 +64,36 @@ func locate(ref *ObjectRef) (location, error) {
 func locateObject(kind, rest string, ref *ObjectRef) (location, error) {
 	l := location{kind: kind, region: ref.Region, versionID: ref.VersionID}
 	l.bucket, l.key, _ = strings.Cut(rest, "/")
-	what := l.name()
-	switch {
-	case !bucketForm.MatchString(l.bucket):
+	if !bucketForm.MatchString(l.bucket) {
 		return location{}, refuse(SourceNotSupported, "the object's url names no bucket: write %s://bucket/path", kind)
-	case l.key == "":
-		return location{}, refuse(SourceNotSupported, "%s names a bucket and no object in it: write %s://bucket/path", what, kind)
-	case len(l.key) > maxKeyBytes || !utf8.ValidString(l.key) || strings.ContainsFunc(l.key, unicode.IsControl):
-		return location{}, refuse(SourceNotSupported, "%s isn't a path that can be read: it must be UTF-8 without control characters and have %d bytes at most",
-			what, maxKeyBytes)
-	case dotted(l.key):
-		return location{}, refuse(SourceNotSupported, `%s has a "." or ".." in its path: name the object itself`, what)
-	case kind == kindAzure && strings.Contains(l.key, `\`): // so that ".." between them could lead out of an allowed prefix
-		return location{}, refuse(SourceNotSupported, `%s has a "\" in its path, which Azure takes for a "/": name the blob with "/"`, what)
+	}
+	if err := l.checkKey(); err != nil {
+		return location{}, err
+	}
+	switch {
 	case kind != kindS3 && l.region != "":
-		return location{}, refuse(SourceNotSupported, "%s has a region, which only s3 takes: remove it", what)
+		return location{}, refuse(SourceNotSupported, "%s has a region, which only s3 takes: remove it", l.name())
 	case !regionForm.MatchString(l.region):
 		return location{}, refuse(SourceNotSupported, "%q isn't a region", l.region)
 	}
 	var err error
 	l.endpoint, err = parseEndpoint(ref.Endpoint, kind == kindAzure)
 	return l, err
+}
+
+// checkKey refuses what is no path of an object, and may lead elsewhere.
+func (l *location) checkKey() error {
+	what := l.name()
+	switch {
+	case len(l.key) > maxKeyBytes || !utf8.ValidString(l.key) || strings.ContainsFunc(l.key, unicode.IsControl):
+		return refuse(SourceNotSupported, "%s isn't a path that can be used: it must be UTF-8 without control characters and have %d bytes at most",
+			what, maxKeyBytes)
+	case dotted(l.key):
+		return refuse(SourceNotSupported, `%s has a "." or ".." in its path: name the object itself`, what)
+	case l.kind == kindAzure && strings.Contains(l.key, `\`): // so that ".." between them could lead out of an allowed prefix
+		return refuse(SourceNotSupported, `%s has a "\" in its path, which Azure takes for a "/": name the blob with "/"`, what)
+	}
+	return nil
 }
 
 // dotted tells of "." and ".." segments, which some servers and proxies resolve: they could lead out of an allowed prefix.
@@ -152,15 +165,17 @@ func (l *location) canonical() string {
 
 // name is what users are shown: the URL as they wrote it. A "?" in a key is literal, but what follows it may be a
 // signature that was pasted.
-func (l *location) name() string {
+func (l *location) name() string { return fmt.Sprintf("object %.*q", maxNameRunes, l.shown()) }
+
+func (l *location) shown() string {
 	shown := l.kind + "://" + l.bucket + "/" + l.key
 	if l.signed != nil {
 		shown = l.canonical()
 	}
 	if shown, _, cut := strings.Cut(shown, "?"); cut {
-		return fmt.Sprintf("object %.*q", maxNameRunes, shown+"?…")
+		return shown + "?…"
 	}
-	return fmt.Sprintf("object %.*q", maxNameRunes, shown)
+	return shown
 }
 
 func canonicalHost(u *url.URL) string {

@@ -36,7 +36,7 @@ type s3 struct {
 	connect func(region string) (*minio.Core, error)
 }
 
-func (r *Resolver) openS3(ctx context.Context, l *location, g *grant) (store, error) {
+func (r *Resolver) openS3(ctx context.Context, l *location, g *grant) (*s3, error) {
 	creds, err := r.s3Credentials(ctx, g)
 	if err != nil {
 		return nil, err
