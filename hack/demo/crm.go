@@ -38,9 +38,9 @@ type crm struct {
 func (c *crm) close() error { return c.web.Close() }
 
 // baseCRM starts the stand-in, and returns what the endpoint must be told of it.
-func (s *show) baseCRM() ([]string, error) {
+func (s *show) baseCRM(ctx context.Context) ([]string, error) {
 	token := rand.Text()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", err)
 	}

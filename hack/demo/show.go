@@ -56,7 +56,7 @@ func (s *show) target(ctx context.Context, target string) (err error) {
 	case "basecrm":
 		sayf("Starting a stand-in for Base CRM's REST API, with its limits, and bin/bulk-endpoint before it")
 		var more []string
-		more, err = s.baseCRM()
+		more, err = s.baseCRM(ctx)
 		args = append(args, more...)
 	default:
 		sayf("Starting bin/bulk-endpoint, which keeps rows in memory (TARGET=postgresql loads a real table, TARGET=basecrm a CRM)")
