@@ -180,8 +180,11 @@ func (o *operator) limits(perSecond int32) upload.Limits {
 	return upload.Limits{PerSecond: float64(perSecond), Burst: max(burst, int(perSecond)/10), InFlight: max(1, o.workers/4)}
 }
 
-// called wakes the one whose turn has come.
+// called wakes the one whose turn has come. A report or a plan that waits for a request asks again by itself.
 func (o *operator) called(load string) {
+	if strings.HasPrefix(load, reportItem) || strings.HasPrefix(load, planItem) {
+		return
+	}
 	namespace, name, _ := strings.Cut(load, "/")
 	key := types.NamespacedName{Namespace: namespace, Name: name}
 	jobs := o.waiters.forLoad(key)

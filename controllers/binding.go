@@ -106,6 +106,7 @@ type lastWords struct {
 	mu       sync.Mutex
 	receipts map[types.UID]*v1alpha1.BulkReceipt
 	order    []types.UID
+	speeds   speeds // that they have shown
 }
 
 func (e *lastWords) note(receipt *v1alpha1.BulkReceipt) {
@@ -116,6 +117,7 @@ func (e *lastWords) note(receipt *v1alpha1.BulkReceipt) {
 	}
 	if e.receipts[receipt.UID] == nil {
 		e.order = append(e.order, receipt.UID)
+		e.speeds.note(receipt)
 	}
 	e.receipts[receipt.UID] = receipt
 	if len(e.order) > maxLastWords {
@@ -348,6 +350,7 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 		BindingHash: status.BindingHash, DeletionPolicy: orDefault(job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan),
 		Attempts: []v1alpha1.Attempt{{Number: number, Nonce: restoredNonce, Holder: holder, At: at, EndedAt: &at, SubmitTimeoutSeconds: 1, Outcome: outcome}},
 		Source:   status.Source.DeepCopy(), JobID: status.JobID, State: status.State, SubmitTime: status.SubmitTime, Rows: status.Rows.DeepCopy(),
+		RowErrors: status.RowErrors, FailureReasons: status.FailureReasons,
 	}
 	if outcome == v1alpha1.AttemptUnknown {
 		record.Attempts[0].Message = "its receipt was lost"

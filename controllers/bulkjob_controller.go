@@ -46,6 +46,8 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 	job, err := r.current(ctx, req.NamespacedName)
 	if job == nil || err != nil {
 		r.operator.leave(req.NamespacedName)
+		r.operator.reports.forget(req.NamespacedName)
+		r.operator.plans.forget(req.NamespacedName)
 		r.operator.process.sourceChanged(req.NamespacedName, false, time.Time{})
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -122,6 +124,10 @@ func (r *JobReconciler) acknowledge(job *v1alpha1.BulkJob) turn {
 // bind finds the receipt of the load that a job names now, or claims it.
 func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, error) {
 	now := r.operator.now()
+	if dryRuns(job) {
+		return r.plan(ctx, job)
+	}
+	r.operator.plans.forget(client.ObjectKeyFromObject(job))
 	switch {
 	case job.Spec.Cancel:
 		return r.say(job, failed(v1alpha1.ReasonCancelled, "cancelled; nothing was sent")), nil
@@ -153,7 +159,7 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 	case err != nil:
 		return turn{}, err
 	case receipt.Spec.Target != c.identity.Target || receipt.Spec.Object != c.identity.Object:
-		return turn{}, refusal(v1alpha1.ReasonReceiptConflict, "BulkReceipt "+c.receipt+" does not hold the load that its name stands for; somebody else wrote it")
+		return turn{}, refusal(v1alpha1.ReasonReceiptConflict, conflictMessage(receipt))
 	case receipt.Record.Outcome == v1alpha1.LoadNeverAccepted:
 		if err := seenUnfit(receipt, c); err != nil {
 			return turn{}, err
@@ -164,6 +170,10 @@ func (r *JobReconciler) bind(ctx context.Context, job *v1alpha1.BulkJob) (turn, 
 		return turn{}, err
 	}
 	return r.follow(ctx, job, receipt, frozen(receipt) && !lostStatus(job, receipt))
+}
+
+func conflictMessage(receipt *v1alpha1.BulkReceipt) string {
+	return "BulkReceipt " + receipt.Name + " does not hold the load that its name stands for; somebody else wrote it"
 }
 
 // claim asks for the right to send a load; with it, the receipt's reconciler goes on.
@@ -202,6 +212,7 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 		known: r.operator.process.snapshot(client.ObjectKeyFromObject(receipt), receipt, now),
 	}
 	status, said := mirror(v)
+	said = tooLate(job, &status, said)
 	if late && !said.finished() {
 		status.Receipt, status.BindingHash = job.Status.Receipt, job.Status.BindingHash // it is bound when it is late for sure
 	}
@@ -215,7 +226,7 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	if job.Status.Receipt != receipt.Name {
 		next.after = min(next.after, time.Second) // until it is bound, nobody who polls the load knows whom to wake
 	}
-	return next, nil
+	return r.reporting(v, next), nil
 }
 
 // say shows a verdict about a job that is not bound to what its spec names now.
@@ -252,7 +263,11 @@ func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkRec
 		return turn{}
 	}
 	wake(r.operator.receiptEvents, earlier)
-	said := progressing(v1alpha1.ReasonRunningLoad, "the spec names other content now; it is sent when the load "+earlier.Name+" has ended")
+	then := "sent"
+	if job.Spec.DryRun {
+		then = "looked at"
+	}
+	said := progressing(v1alpha1.ReasonRunningLoad, "the spec names other content now; it is "+then+" when the load "+earlier.Name+" has ended")
 	if job.Spec.Suspend {
 		said = verdict{phaseSuspended, v1alpha1.ReasonSuspended, "suspended; the load " + earlier.Name + " that runs is no longer followed"}
 	} else if trouble := r.operator.process.troubleOf(client.ObjectKeyFromObject(earlier)); trouble != nil && trouble.phase == phaseStalled {

@@ -108,6 +108,11 @@ func TestNothingLeaks(t *testing.T) {
 		e.errors = []map[string]any{{"rowNum": 1, "status": "ERROR", "error": gossip, "response": csv}}
 	})
 	h.waitReason(h.job("rows", fromSecret, labelled, token("3")), v1alpha1.ReasonRowsFailed)
+	h.configMap("more", csv)
+	h.waitEnd(h.job("listed", labelled, reported, token("6"), func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" }), v1alpha1.ReasonRowsFailed)
+	if words := h.failedContacts().Data[fileErrors]; !strings.Contains(words, canaryName) || strings.Contains(words, canaryElement) {
+		t.Errorf("the report, which alone may have the endpoint's words and the rows in them, has: %s", words)
+	}
 	h.endpoint.set(func(e *fakeEndpoint) { e.states, e.fault = []string{"ABORTED"}, gossip })
 	h.waitReason(h.job("aborted", fromSecret, labelled, token("4")), v1alpha1.ReasonRemoteFailed)
 	h.running()

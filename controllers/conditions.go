@@ -22,6 +22,8 @@ const (
 	phaseComplete    phase = "Complete"    // ended well
 	phaseFailed      phase = "Failed"      // ended badly
 	phaseReady       phase = "Ready"       // in order, and goes on being asked
+	phasePlanned     phase = "Planned"     // looked at, found in order, and held back by its own spec
+	phaseRejected    phase = "Rejected"    // looked at, found faulty, and held back by its own spec
 )
 
 // verdict is a phase and why.
@@ -52,6 +54,8 @@ var conditionsOf = map[phase][]string{
 	phaseComplete:    {v1alpha1.ConditionReady, v1alpha1.ConditionComplete},
 	phaseReady:       {v1alpha1.ConditionReady},
 	phaseFailed:      {v1alpha1.ConditionFailed, v1alpha1.ConditionStalled},
+	phasePlanned:     {v1alpha1.ConditionReady, v1alpha1.ConditionSuspended},
+	phaseRejected:    {v1alpha1.ConditionStalled, v1alpha1.ConditionSuspended},
 }
 
 // setConditions makes the conditions say what the verdict says.

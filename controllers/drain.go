@@ -11,12 +11,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/upload"
 )
 
 // The times of a stop. The pod's grace period is longer than the manager's
 // timeout, and that is longer than the tail of a submission.
 const (
 	drainGrace = 10 * time.Second // uploads may come to their own end
+	reportTail = 3 * time.Second  // a report that was cut takes back what it began to store
 	drainTail  = 85 * time.Second // an upload whose boundary is out waits for its answer
 
 	// GracefulShutdownTimeout is how long the manager must wait for what runs in it.
@@ -33,6 +35,15 @@ func (d *drainer) Start(ctx context.Context) error {
 	<-ctx.Done()
 	o, logger := d.operator, ctrl.Log.WithName("drain")
 	o.pool.Close()
+	o.reports.pool.Close()
+	o.reports.pool.CutAll(errShutdown) // the next process writes them
+	defer func() {
+		if err := wait(o.reports.pool, reportTail); err != nil {
+			logger.Error(err, "Reports are cut off")
+		}
+	}()
+	o.plans.pool.Close()
+	o.plans.pool.CutAll(errShutdown) // they leave nothing behind
 	for key, nonces := range o.process.drain() {
 		for _, nonce := range nonces {
 			if err := o.giveBack(key, nonce, errShutdown); err != nil {
@@ -40,21 +51,21 @@ func (d *drainer) Start(ctx context.Context) error {
 			}
 		}
 	}
-	if wait(o, drainGrace) == nil {
+	if wait(o.pool, drainGrace) == nil {
 		return nil
 	}
 	logger.Info("Cutting uploads that are not whole yet", "uploads", o.pool.Len())
 	o.pool.CutAll(errShutdown)
-	if err := wait(o, drainTail); err != nil {
+	if err := wait(o.pool, drainTail); err != nil {
 		logger.Error(err, "Uploads still wait for their answers", "uploads", o.pool.Len())
 	}
 	return nil
 }
 
-func wait(o *operator, patience time.Duration) error {
+func wait(pool *upload.Pool, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return o.pool.Wait(ctx)
+	return pool.Wait(ctx)
 }
 
 // giveBack records that a claim of this process was never begun, and why. If it cannot, the claim is in hand as before.

@@ -49,6 +49,7 @@ func ownershipMark(o client.Object) string {
 // and it is deleted when its time to live is over. Its receipt stays.
 func (r *JobReconciler) expire(ctx context.Context, job *v1alpha1.BulkJob) (ctrl.Result, error) {
 	priority := priorityExpire
+	r.operator.reports.forget(client.ObjectKeyFromObject(job))
 	err := r.keepReceipt(ctx, job)
 	if errors.Is(err, errWitness) {
 		return requeue(time.Minute, priorityExpire), nil // its connector is away; the job stays, as the last witness

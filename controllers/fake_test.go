@@ -32,6 +32,7 @@ type fakeEndpoint struct {
 
 	mu       sync.Mutex
 	objects  []string
+	fields   []map[string]any // of each object; nil: it offers no metadata
 	jobs     map[string]*fakeJob
 	order    []string
 	requests map[string]int // "POST /bulk/contact" → how often
@@ -77,6 +78,7 @@ func newFakeEndpoint(t *testing.T) *fakeEndpoint {
 	for _, prefix := range []string{"/elements/api-v2", "/elements/api-v2/hubs/{hub}"} {
 		mux.HandleFunc("GET "+prefix+"/ping", e.ping)
 		mux.HandleFunc("GET "+prefix+"/objects", e.listObjects)
+		mux.HandleFunc("GET "+prefix+"/objects/{object}/metadata", e.metadata)
 		mux.HandleFunc("GET "+prefix+"/bulk/jobs", e.list)
 		mux.HandleFunc("POST "+prefix+"/bulk/{object}", e.upload)
 		mux.HandleFunc("GET "+prefix+"/bulk/{id}/status", e.status)
@@ -202,6 +204,16 @@ func (e *fakeEndpoint) listObjects(w http.ResponseWriter, _ *http.Request) {
 	reply(w, 200, e.objects)
 }
 
+func (e *fakeEndpoint) metadata(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.fields == nil || !slices.Contains(e.objects, r.PathValue("object")) {
+		refuse(w, http.StatusNotFound, "there is no such object")
+		return
+	}
+	reply(w, 200, map[string]any{"fields": e.fields})
+}
+
 // upload reads the whole form first: a form that is cut off makes no job.
 func (e *fakeEndpoint) upload(w http.ResponseWriter, r *http.Request) {
 	e.wait(r)
@@ -300,10 +312,24 @@ func (e *fakeEndpoint) status(w http.ResponseWriter, r *http.Request) {
 	reply(w, 200, body)
 }
 
-func (e *fakeEndpoint) rowErrors(w http.ResponseWriter, _ *http.Request) {
+// rowErrors answers page by page, as the vendor's acceptance suite saw it: no token on the last one.
+func (e *fakeEndpoint) rowErrors(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	reply(w, 200, append([]map[string]any{}, e.errors...))
+	size, err := strconv.Atoi(r.URL.Query().Get("pageSize"))
+	if err != nil || size <= 0 || size > 200 {
+		size = 200
+	}
+	start, err := strconv.Atoi(r.URL.Query().Get("nextPage"))
+	if err != nil {
+		start = 0
+	}
+	start = min(start, len(e.errors))
+	end := min(start+size, len(e.errors))
+	if end < len(e.errors) {
+		w.Header().Set("Elements-Next-Page-Token", strconv.Itoa(end))
+	}
+	reply(w, 200, append([]map[string]any{}, e.errors[start:end]...))
 }
 
 func (e *fakeEndpoint) cancel(w http.ResponseWriter, r *http.Request) {

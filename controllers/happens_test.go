@@ -83,7 +83,10 @@ var edits = map[string]func(*v1alpha1.BulkJob){
 	"activeDeadlineSeconds":   func(j *v1alpha1.BulkJob) { j.Spec.ActiveDeadlineSeconds = new(int64(3600)) },
 	"ttlSecondsAfterFinished": func(j *v1alpha1.BulkJob) { j.Spec.TTLSecondsAfterFinished = new(int32(3600)) },
 	"deletionPolicy":          func(j *v1alpha1.BulkJob) { j.Spec.DeletionPolicy = v1alpha1.DeletionCancel },
-	"sha256":                  func(j *v1alpha1.BulkJob) { j.Spec.Source.SHA256 = strings.Repeat("0", 64) },
+	"report": func(j *v1alpha1.BulkJob) {
+		j.Spec.Report = &v1alpha1.Report{ConfigMap: &v1alpha1.LocalReference{Name: "failed-contacts"}, RepairFile: true}
+	},
+	"sha256": func(j *v1alpha1.BulkJob) { j.Spec.Source.SHA256 = strings.Repeat("0", 64) },
 }
 
 // endings are edits that would hold a load back or end it; a finished one is past them.

@@ -39,6 +39,7 @@ func identityOf(spec *v1alpha1.BulkJobSpec, target, content string) v1alpha1.Bul
 		Compression: orDefault(spec.Source.Compression, v1alpha1.CompressionNone),
 		Parameters:  spec.Parameters,
 		Content:     content,
+		OmitColumn:  spec.Source.OmitColumn,
 		SendToken:   spec.SendToken,
 	}
 }
@@ -51,7 +52,15 @@ func receiptName(identity *v1alpha1.BulkReceiptSpec) string {
 		identity.KeyField, string(identity.Format), string(identity.Compression),
 		canonicalParameters(identity.Parameters), identity.Content, identity.SendToken,
 	)
+	writeOptions(h, identity)
 	return receiptPrefix + strings.ToLower(receiptEncoding.EncodeToString(h.Sum(nil)))
+}
+
+// writeOptions writes what an identity may have, and mostly has not: without it, the digest stays what it was before there was any.
+func writeOptions(h hash.Hash, identity *v1alpha1.BulkReceiptSpec) {
+	if identity.OmitColumn != "" {
+		writeTuple(h, "omitColumn", identity.OmitColumn)
+	}
 }
 
 // bindingHash is a digest of the fields of a spec that name a load, references
@@ -65,6 +74,7 @@ func bindingHash(spec *v1alpha1.BulkJobSpec) string {
 		identity.KeyField, string(identity.Format), string(identity.Compression),
 		canonicalParameters(identity.Parameters), identity.SendToken,
 	)
+	writeOptions(h, &identity)
 	writeTuple(h, sourceReference(&spec.Source)...)
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -36,6 +36,8 @@ func TestReceiptNameAlgorithm1(t *testing.T) {
 	upsert.Parameters = map[string]v1alpha1.ParameterValue{"note": `a<b & "ü"`, "listId": "42"}
 	lines := contactsJob()
 	lines.Format, lines.Source.Compression = v1alpha1.FormatJSON, v1alpha1.CompressionZstd
+	repaired := contactsJob()
+	repaired.Source.OmitColumn = "bulkjob_error"
 	defaulted := contactsJob()
 	defaulted.Action, defaulted.Format, defaulted.Source.Compression = v1alpha1.ActionCreate, v1alpha1.FormatCSV, v1alpha1.CompressionNone
 	defaulted.Parameters = map[string]v1alpha1.ParameterValue{}
@@ -48,6 +50,7 @@ func TestReceiptNameAlgorithm1(t *testing.T) {
 		{"the least that a job says", contactsJob(), contactsContent, "br-jt6jcpzwvusfqzcyhcdlzpifs5uwvmyemn7lgw3mfdwuhf62rf2q"},
 		{"the defaults are the same, said or not", defaulted, contactsContent, "br-jt6jcpzwvusfqzcyhcdlzpifs5uwvmyemn7lgw3mfdwuhf62rf2q"},
 		{"all that a job can say", upsert, contactsContent, "br-dmx42a2lnwf4ndl3bbwnfgumjflu7kmstejeaevfkkeew7p5c5aa"},
+		{"a repair file, whose reasons are not sent", repaired, contactsContent, "br-6pedelv7jjrcy3e2vqlxw3hni2klsnwjr7ao2xhx4mdnwhidotea"},
 		{"another format, and an object's version", lines, "s3:version-7", "br-awaehelz46hkv2uvnurxv6pu5tk3vgffxvhlz47scpbrzrrmtyna"},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
@@ -115,6 +118,7 @@ var rolesOfFields = map[string]role{
 	"Source.ObjectStore.CredentialsRef.Name": beside,
 	"Source.SHA256":                          beside,
 	"Source.Compression":                     ofTheLoad,
+	"Source.OmitColumn":                      ofTheLoad,
 	"Format":                                 ofTheLoad,
 	"Action":                                 ofTheLoad,
 	"KeyField":                               ofTheLoad,
@@ -132,6 +136,13 @@ var rolesOfFields = map[string]role{
 	"Cancel":                                 beside,
 	"DeletionPolicy":                         beside,
 	"OnUnknown":                              beside,
+	"DryRun":                                 beside,
+	"Report.ConfigMap.Name":                  beside,
+	"Report.ObjectStore.URL":                 beside,
+	"Report.ObjectStore.Endpoint":            beside,
+	"Report.ObjectStore.Region":              beside,
+	"Report.ObjectStore.CredentialsRef.Name": beside,
+	"Report.RepairFile":                      beside,
 	"Resolve.Attempt":                        beside,
 	"Resolve.Action":                         beside,
 	"Resolve.JobID":                          beside,

@@ -2,12 +2,10 @@ package controllers
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 )
@@ -42,7 +40,8 @@ func mirror(v *jobView) (v1alpha1.BulkJobStatus, verdict) {
 	status.Rows = record.Rows.DeepCopy()
 	status.Source, status.Upload = record.Source.DeepCopy(), nil
 	status.SubmitTime = record.SubmitTime
-	status.RowErrors = record.RowErrors
+	status.RowErrors, status.FailureReasons = record.RowErrors, record.FailureReasons
+	status.Report = nil // it is made once the load has ended
 	if record.Outcome == "" && v.known.state != "" {
 		status.State = v.known.state
 		status.Rows = mergeRows(record.Rows, v.known.rows)
@@ -55,7 +54,7 @@ func mirror(v *jobView) (v1alpha1.BulkJobStatus, verdict) {
 	if v.late {
 		none := int64(0)
 		status.Rows = &v1alpha1.RowCounts{Sent: &none}
-		status.RowErrors, status.SubmitTime, status.Upload, status.EstimatedCompletionTime = nil, nil, nil, nil
+		status.RowErrors, status.FailureReasons, status.SubmitTime, status.Upload, status.EstimatedCompletionTime = nil, nil, nil, nil, nil
 	}
 	return settle(v.job, status, said, v.now), said
 }
@@ -240,73 +239,6 @@ func judgeLate(v *jobView) verdict {
 	default:
 		return complete(v1alpha1.ReasonAlreadyLoaded, what+"; "+again)
 	}
-}
-
-// judgeRows says whether a load that the endpoint calls complete did what the job asked for.
-func judgeRows(job *v1alpha1.BulkJob, record *v1alpha1.BulkReceiptRecord) verdict {
-	rows := record.Rows
-	if rows == nil {
-		rows = &v1alpha1.RowCounts{}
-	}
-	if rows.Failed != nil && *rows.Failed > maxFailedRows(job, rows) {
-		return failed(v1alpha1.ReasonRowsFailed, rowsFailedMessage(rows, record.RowErrors))
-	}
-	if rows.Sent != nil && rows.Processed != nil {
-		sent, processed, lost := *rows.Sent, *rows.Processed, deref(rows.Failed)
-		if sent != processed && sent != processed+lost {
-			return failed(v1alpha1.ReasonCountMismatch, fmt.Sprintf(
-				"%d rows were sent, and the endpoint speaks of %d processed and %d failed: look at the rows there", sent, processed, lost))
-		}
-	}
-	message := "the endpoint ended its job " + record.JobID + " as " + record.State
-	if rows.Processed != nil {
-		message += fmt.Sprintf(": %d rows, %d failed", *rows.Processed, deref(rows.Failed))
-	}
-	return complete(v1alpha1.ReasonComplete, message)
-}
-
-func rowsFailedMessage(rows *v1alpha1.RowCounts, errors []v1alpha1.RowError) string {
-	message := fmt.Sprintf("%d rows failed", *rows.Failed)
-	if total := totalRows(rows); total > 0 {
-		message = fmt.Sprintf("%d of %d rows failed", *rows.Failed, total)
-	}
-	parts := []string{message}
-	for i, e := range errors {
-		switch {
-		case i == 3:
-			return strings.Join(append(parts, "more in status.rowErrors"), "; ")
-		case e.Row != nil:
-			parts = append(parts, fmt.Sprintf("row %d: %s", *e.Row, e.Reason))
-		default:
-			parts = append(parts, e.Reason)
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-// totalRows is how many rows there were: those counted here, else those that
-// the endpoint tells of, which may or may not have the failed ones among them.
-func totalRows(rows *v1alpha1.RowCounts) int64 {
-	if rows.Sent != nil {
-		return *rows.Sent
-	}
-	return deref(rows.Processed)
-}
-
-// maxFailedRows is how many rows may fail: a number, or a part of all.
-func maxFailedRows(job *v1alpha1.BulkJob, rows *v1alpha1.RowCounts) int64 {
-	limit := job.Spec.MaxFailedRows
-	if limit == nil {
-		return 0
-	}
-	if limit.Type == intstr.Int {
-		return int64(limit.IntVal)
-	}
-	percent, err := strconv.ParseInt(strings.TrimSuffix(limit.StrVal, "%"), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return totalRows(rows) * percent / 100
 }
 
 func deref(n *int64) int64 {

@@ -156,8 +156,8 @@ func TestMirrorVerdicts(t *testing.T) {
 		{"counters of a dialect that counts nothing", []func(*loadView){counted(rows(10, -1, -1))}, nil, phaseComplete, v1alpha1.ReasonComplete, ""},
 		{"what was not counted here is not compared", []func(*loadView){counted(rows(-1, 12, 0))}, nil, phaseComplete, v1alpha1.ReasonComplete, "12 rows"},
 		{"no row failed may be left unsaid", []func(*loadView){counted(rows(10, 10, -1))}, nil, phaseComplete, v1alpha1.ReasonComplete, ""},
-		{"one row less than was sent", []func(*loadView){counted(rows(10, 9, -1))}, nil, phaseFailed, v1alpha1.ReasonCountMismatch, "10 rows were sent, and the endpoint speaks of 9 processed and 0 failed"},
-		{"one row more than was sent", []func(*loadView){counted(rows(10, 11, 0))}, nil, phaseFailed, v1alpha1.ReasonCountMismatch, ""},
+		{"one row less than was sent", []func(*loadView){counted(rows(10, 9, -1))}, nil, phaseFailed, v1alpha1.ReasonCountMismatch, "10 rows were sent, and the endpoint speaks of 9 processed and 0 failed: 1 row unaccounted for"},
+		{"one row more than was sent", []func(*loadView){counted(rows(10, 11, 0))}, nil, phaseFailed, v1alpha1.ReasonCountMismatch, "1 row more than were sent"},
 		{"nothing of what was sent", []func(*loadView){counted(rows(10, 0, 0))}, nil, phaseFailed, v1alpha1.ReasonCountMismatch, ""},
 		{"one failed row", []func(*loadView){counted(rows(10, 10, 1))}, nil, phaseFailed, v1alpha1.ReasonRowsFailed, "1 of 10 rows failed"},
 		{"one failed row, the total untold", []func(*loadView){counted(rows(-1, -1, 1))}, nil, phaseFailed, v1alpha1.ReasonRowsFailed, "1 rows failed"},
@@ -285,28 +285,6 @@ func ending(v *loadView) {
 	end(r, v1alpha1.LoadSucceeded, v1alpha1.ReasonComplete, "", noon)
 	r.State, r.Rows = "COMPLETE", rows(10, 10, 0)
 	r.RowErrors = []v1alpha1.RowError{{Row: new(int64(3)), Reason: "odd"}}
-}
-
-func TestRowsFailedMessage(t *testing.T) {
-	errors := make([]v1alpha1.RowError, 0, 10)
-	for i := range 10 {
-		errors = append(errors, v1alpha1.RowError{Row: new(int64(i)), Reason: fmt.Sprint("reason ", i)})
-	}
-	for _, test := range []struct {
-		reason string
-		errors []v1alpha1.RowError
-		want   string
-	}{
-		{"no reasons told", nil, "7 of 10 rows failed"},
-		{"one", errors[4:5], "7 of 10 rows failed; row 4: reason 4"},
-		{"one without a number", []v1alpha1.RowError{{Reason: "odd"}}, "7 of 10 rows failed; odd"},
-		{"three are all", errors[:3], "7 of 10 rows failed; row 0: reason 0; row 1: reason 1; row 2: reason 2"},
-		{"more are in the status", errors, "7 of 10 rows failed; row 0: reason 0; row 1: reason 1; row 2: reason 2; more in status.rowErrors"},
-	} {
-		if got := rowsFailedMessage(rows(10, 10, 7), test.errors); got != test.want {
-			t.Errorf("%s: %q, want %q", test.reason, got, test.want)
-		}
-	}
 }
 
 // What a person has to do must be read to its end, however long the endpoint's own words are.

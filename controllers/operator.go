@@ -35,6 +35,8 @@ type operator struct {
 	connections *connections
 	process     *process
 	pool        *upload.Pool
+	reports     reports
+	plans       plans
 	gates       *upload.Gates
 	waiters     waiters
 	ended       lastWords

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -29,12 +30,15 @@ func (r *ReceiptReconciler) poll(ctx context.Context, v *loadView, connection *c
 		return requeue(wait, priorityPoll), nil
 	}
 	defer done()
+	if rest := r.operator.process.aftermathOf(client.ObjectKeyFromObject(v.receipt)); rest != nil {
+		return r.finish(ctx, v, connection, rest)
+	}
 	job, err := connection.client.Status(ctx, v.receipt.Record.JobID)
 	if err != nil {
 		return r.pollFailed(v, err), nil
 	}
 	if openconnectors.Terminal(job.State) {
-		return r.finish(ctx, v, connection, &job)
+		return r.finish(ctx, v, connection, &aftermath{job: job, errors: openconnectors.NewErrorList(v.receipt.Record.JobID)})
 	}
 	key := client.ObjectKeyFromObject(v.receipt)
 	interval := nextInterval(v)
@@ -105,15 +109,18 @@ func (r *ReceiptReconciler) pollFailed(v *loadView, err error) ctrl.Result {
 	return requeue(interval, priorityPoll)
 }
 
-// finish records the end of a load: the endpoint's word, its counters, the first rows that failed.
-func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection *connection, job *openconnectors.Job) (ctrl.Result, error) {
-	receipt := v.receipt.DeepCopy()
+// finish records the end of a load: the endpoint's word, its counters, and why rows failed, once that is read.
+func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection *connection, rest *aftermath) (ctrl.Result, error) {
+	if deref(rest.job.Failed) > 0 && !rest.read(ctx, connection) {
+		r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) { l.aftermath, l.nextPoll = rest, v.now })
+		return requeue(0, priorityPoll), nil // a page for each turn at the connector
+	}
+	receipt, job := v.receipt.DeepCopy(), &rest.job
 	record := &receipt.Record
 	record.State = job.State
 	record.Rows = mergeRows(record.Rows, &v1alpha1.RowCounts{Processed: job.Records, Failed: job.Failed})
-	if deref(job.Failed) > 0 {
-		record.RowErrors = r.rowErrors(ctx, connection, record.JobID)
-	}
+	record.Rows.Unaccounted = unaccounted(record.Rows)
+	record.RowErrors, record.FailureReasons = rest.tally.first, rest.tally.reasons()
 	switch {
 	case openconnectors.Succeeded(job.State):
 		end(record, v1alpha1.LoadSucceeded, v1alpha1.ReasonComplete, job.Error, v.now)
@@ -134,17 +141,15 @@ func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection 
 	return ctrl.Result{}, nil
 }
 
-// rowErrors are the first rows that failed; none if the endpoint will not tell, since the counters say enough.
-func (r *ReceiptReconciler) rowErrors(ctx context.Context, connection *connection, jobID string) []v1alpha1.RowError {
-	told, err := connection.client.RowErrors(ctx, jobID, maxRowErrors)
-	if err != nil {
+// read reads the next page of the rows that failed. It is true if that was enough: all of them, the most that are read
+// before the end is shown, or as many as the endpoint will tell, since the counters say enough.
+func (a *aftermath) read(ctx context.Context, connection *connection) bool {
+	told, err := a.errors.Next(ctx, connection.client)
+	a.tally.add(told)
+	if err != nil && !errors.Is(err, io.EOF) {
 		log.FromContext(ctx).Info("Cannot read the row errors", "error", err.Error())
 	}
-	shown := make([]v1alpha1.RowError, 0, len(told))
-	for _, e := range told {
-		shown = append(shown, v1alpha1.RowError{Row: e.Row, Reason: truncate(e.Reason, maxRowErrorBytes)})
-	}
-	return shown
+	return err != nil || a.errors.Ended() || a.tally.rows >= maxTallied
 }
 
 // cancel asks the endpoint to cancel its job, and then looks what came of it.

@@ -15,6 +15,7 @@ import (
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/csvstream"
 	"bulkjob.dev/operator/internal/openconnectors"
+	"bulkjob.dev/operator/internal/report"
 	"bulkjob.dev/operator/internal/source"
 )
 
@@ -94,9 +95,8 @@ func (c *consignment) check(ctx context.Context) error {
 	if c.job.Spec.ObjectCheck != v1alpha1.ObjectCheckWarn && !slices.Contains(c.connection.objects, c.job.Spec.Object) {
 		return refusal(v1alpha1.ReasonObjectUnknown, unknownObject(c.job.Spec.Object, c.connection.objects))
 	}
-	if limit := maxUploadBytes(c.connector); c.pinned.Size > limit {
-		return refusal(v1alpha1.ReasonSourceTooLarge, fmt.Sprintf(
-			"the file has %d bytes; ConnectorInstance %s takes at most %d (limits.maxUploadBytes)", c.pinned.Size, c.connector.Name, limit))
+	if c.tooLarge() {
+		return refusal(v1alpha1.ReasonSourceTooLarge, tooLargeMessage(c))
 	}
 	if c.identity.Format != v1alpha1.FormatCSV {
 		return nil
@@ -104,9 +104,16 @@ func (c *consignment) check(ctx context.Context) error {
 	return c.checkCSV(ctx)
 }
 
+func (c *consignment) tooLarge() bool { return c.pinned.Size > maxUploadBytes(c.connector) }
+
+func tooLargeMessage(c *consignment) string {
+	return fmt.Sprintf("the file has %d bytes; ConnectorInstance %s takes at most %d (limits.maxUploadBytes)",
+		c.pinned.Size, c.connector.Name, maxUploadBytes(c.connector))
+}
+
 // checkCSV reads a file that is at hand to its end, and of any other the header: the rest is checked on its way.
 func (c *consignment) checkCSV(ctx context.Context) error {
-	file, err := c.pinned.Open(ctx)
+	file, err := c.open(ctx)
 	if err != nil {
 		return storeHeld(c.job, err)
 	}
@@ -125,6 +132,29 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 		return errNoRows
 	}
 	return nil
+}
+
+// open starts to read what is sent of the source.
+func (c *consignment) open(ctx context.Context) (io.ReadCloser, error) {
+	file, err := c.pinned.Open(ctx)
+	if err != nil || c.identity.OmitColumn == "" {
+		return file, err
+	}
+	return stripped{report.NewStripper(file, c.identity.OmitColumn, csvstream.Options{HideNames: c.pinned.Sensitive}), file}, nil
+}
+
+// stripped is a file without its last column.
+type stripped struct {
+	io.Reader
+	io.Closer
+}
+
+// size is how many bytes are sent; -1 where that is known only afterwards.
+func (c *consignment) size() int64 {
+	if c.identity.OmitColumn != "" {
+		return -1
+	}
+	return c.pinned.Size
 }
 
 var errNoRows = refusal(v1alpha1.ReasonSourceInvalid, "the file has a header and no rows")
@@ -214,8 +244,8 @@ func storeHeld(job *v1alpha1.BulkJob, err error) error {
 // sourceStatus is what may be shown of a source.
 func (c *consignment) sourceStatus() *v1alpha1.SourceStatus {
 	s := &v1alpha1.SourceStatus{Version: c.pinned.Version}
-	if c.pinned.Size >= 0 {
-		s.Bytes = &c.pinned.Size
+	if n := c.size(); n >= 0 {
+		s.Bytes = &n
 	}
 	if !c.pinned.Sensitive {
 		s.SHA256 = c.pinned.SHA256

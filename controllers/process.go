@@ -52,7 +52,8 @@ type load struct {
 	rowsSince  time.Time
 	trouble    *verdict // why the load is not followed as it should be
 	cancelSent time.Time
-	orphanedAt time.Time // since when no job was found, looking uncached
+	aftermath  *aftermath // once the endpoint has ended it
+	orphanedAt time.Time  // since when no job was found, looking uncached
 }
 
 func newProcess() *process {
@@ -144,6 +145,16 @@ func (p *process) troubleOf(key types.NamespacedName) *verdict {
 	defer p.mu.Unlock()
 	if l := p.loads[key]; l != nil {
 		return l.trouble
+	}
+	return nil
+}
+
+// aftermathOf is what has been read of a load since the endpoint ended it; nil if it has not.
+func (p *process) aftermathOf(key types.NamespacedName) *aftermath {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.loads[key]; l != nil {
+		return l.aftermath
 	}
 	return nil
 }

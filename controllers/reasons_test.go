@@ -123,6 +123,10 @@ func TestHeldBackBeforeSending(t *testing.T) {
 			v1alpha1.ReasonContentMismatch, "spec.source.sha256", edit(func(j *v1alpha1.BulkJob) { j.Spec.Source.SHA256 = "" }),
 		},
 		{
+			"a column that is not to be sent, and is not there", source(smallCSV), func(j *v1alpha1.BulkJob) { j.Spec.Source.OmitColumn = "bulkjob_error" },
+			v1alpha1.ReasonSourceInvalid, "the last column isn't the one that spec.source.omitColumn names", edit(func(j *v1alpha1.BulkJob) { j.Spec.Source.OmitColumn = "" }),
+		},
+		{
 			"an unknown object", source(smallCSV), func(j *v1alpha1.BulkJob) { j.Spec.Object = "contacts" },
 			v1alpha1.ReasonObjectUnknown, "unknown object contacts; did you mean contact?", edit(func(j *v1alpha1.BulkJob) { j.Spec.Object = "contact" }),
 		},

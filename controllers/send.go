@@ -81,7 +81,7 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 	deadline := o.now().Add(timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("the time for one upload has passed"))
 	defer cancel()
-	file, err := c.pinned.Open(ctx)
+	file, err := c.open(ctx)
 	if err != nil {
 		return sending{sent: openconnectors.Attempt{Outcome: openconnectors.NotSent, Err: err}, ended: endedBy(err)}
 	}
@@ -96,7 +96,7 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 	result := sending{}
 	result.sent = c.connection.client.Submit(ctx, openconnectors.Upload{
 		Object: c.job.Spec.Object, FileName: token + extension(c.identity.Format), ContentType: contentType(c.identity.Format),
-		File: body, Size: c.pinned.Size, Progress: o.process.transferring(c.key(), c.pinned.Size, o.now()),
+		File: body, Size: c.size(), Progress: o.process.transferring(c.key(), c.size(), o.now()),
 		MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path, CallbackURL: o.callback.callbackURL(c.connector, token),
 		TruncatedMayBeAccepted: c.connector.Spec.TruncatedUploads == v1alpha1.TruncatedMayBeAccepted,
 		BeforeBoundary: func(ctx context.Context) error {

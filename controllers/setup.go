@@ -81,6 +81,8 @@ type Patience struct {
 	List time.Duration
 	// Answer is how long an endpoint that answers, but not what it was asked about a load in doubt, is asked again. Default: an hour.
 	Answer time.Duration
+	// Report is for how long a report that cannot be written is tried again. Default: ten minutes.
+	Report time.Duration
 	// Retry is the pause after the first attempt that came to nothing; it doubles with each further one. Default: ten seconds.
 	Retry time.Duration
 }
@@ -94,6 +96,7 @@ func (p Patience) withDefaults() Patience {
 		Settle:       cmp.Or(p.Settle, settleDelay),
 		List:         cmp.Or(p.List, listPatience),
 		Answer:       cmp.Or(p.Answer, answerPatience),
+		Report:       cmp.Or(p.Report, reportPatience),
 		Retry:        cmp.Or(p.Retry, retryFirst),
 	}
 }
@@ -153,6 +156,8 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		connections: &connections{reader: mgr.GetAPIReader(), policy: options.Dial, instrument: m.instrument},
 		process:     newProcess(),
 		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),
+		reports:     reports{pool: upload.NewPool(maxReports, ctrl.Log.WithName("report"))},
+		plans:       plans{pool: upload.NewPool(maxPlans, ctrl.Log.WithName("plan"))},
 		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, patience: patience, shard: options.Shard, callback: options.Callback, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
@@ -160,6 +165,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 	}
 	op.process.patience = patience
 	op.pool.Wake, op.gates.Wake = op.called, op.called
+	op.reports.pool.Wake, op.plans.pool.Wake = op.jobsTurn, op.jobsTurn
 	return op
 }
 
@@ -237,6 +243,8 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 		WithOptions(options).
 		Complete(r.operator.shard.gate(r, func(job types.NamespacedName) error {
 			r.operator.leave(job)
+			r.operator.reports.forget(job)
+			r.operator.plans.forget(job)
 			return nil
 		}))
 }

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 )
 
@@ -30,36 +29,6 @@ func TestUnknownObject(t *testing.T) {
 	} {
 		if got := unknownObject(test.object, test.listed); got != test.want {
 			t.Errorf("%s: %q, want %q", test.reason, got, test.want)
-		}
-	}
-}
-
-func TestNearestSkipsWhatIsNoName(t *testing.T) {
-	endless := strings.Repeat("contact", 1000)
-	if got := nearest(endless, []string{endless}); got != "" {
-		t.Errorf("%d bytes were suggested", len(got))
-	}
-}
-
-func TestEditDistance(t *testing.T) {
-	for _, test := range []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0},
-		{"", "abc", 3},
-		{"abc", "", 3},
-		{"abc", "abc", 0},
-		{"abc", "abd", 1},
-		{"abc", "bc", 1},
-		{"kitten", "sitting", 3},
-		{"ab", "ba", 2},
-	} {
-		if got := editDistance(test.a, test.b); got != test.want {
-			t.Errorf("%q to %q: %d, want %d", test.a, test.b, got, test.want)
-		}
-		if back := editDistance(test.b, test.a); back != test.want {
-			t.Errorf("%q to %q: %d, and the other way %d", test.b, test.a, back, test.want)
 		}
 	}
 }

@@ -125,11 +125,12 @@ func judgeVersion(t *testing.T, before, job *v1alpha1.BulkJob) string {
 	s, kind := &job.Status, kstatusOf(t, job)
 	now := s.ObservedGeneration == job.Generation
 	isComplete, isFailed := holdsNow(job, v1alpha1.ConditionComplete), holdsNow(job, v1alpha1.ConditionFailed)
+	isPlanned := hasReason(s.Conditions, v1alpha1.ConditionReady, v1alpha1.ReasonPlanned)
 	want := status.InProgressStatus
 	switch {
 	case job.DeletionTimestamp != nil:
 		want = status.TerminatingStatus
-	case isComplete:
+	case isComplete, isPlanned && now:
 		want = status.CurrentStatus
 	case isFailed, holdsNow(job, v1alpha1.ConditionStalled):
 		want = status.FailedStatus
@@ -138,8 +139,10 @@ func judgeVersion(t *testing.T, before, job *v1alpha1.BulkJob) string {
 	switch {
 	case kind != want:
 		return fmt.Sprintf("kstatus says %s, want %s", kind, want)
-	case isTrue(s.Conditions, v1alpha1.ConditionReady) != isTrue(s.Conditions, v1alpha1.ConditionComplete):
+	case !isPlanned && isTrue(s.Conditions, v1alpha1.ConditionReady) != isTrue(s.Conditions, v1alpha1.ConditionComplete):
 		return "Ready is not what Complete is"
+	case isPlanned && (ended || s.Plan == nil || !isTrue(s.Conditions, v1alpha1.ConditionSuspended)):
+		return "a dry run is taken for a load"
 	case isComplete && isFailed:
 		return "both Complete and Failed"
 	case now && ended != (s.CompletionTime != nil):

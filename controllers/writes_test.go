@@ -195,6 +195,12 @@ var paths = map[string]path{
 		arrange: func(h *house) { contacts(h); h.done(); h.endpoint.set(func(e *fakeEndpoint) { e.failed = 1 }) },
 		act:     ends(v1alpha1.ReasonRowsFailed),
 	},
+	"rows fail, and a ConfigMap lists them": {
+		arrange: func(h *house) { contacts(h); h.endpoint.fails(1) },
+		act: ends(v1alpha1.ReasonRowsFailed, func(j *v1alpha1.BulkJob) {
+			j.Spec.Report = &v1alpha1.Report{ConfigMap: &v1alpha1.LocalReference{Name: "failed-contacts"}}
+		}),
+	},
 	"the endpoint ends the job as ABORTED": {
 		arrange: func(h *house) { contacts(h); h.endpoint.set(func(e *fakeEndpoint) { e.states = []string{"ABORTED"} }) },
 		act:     ends(v1alpha1.ReasonRemoteFailed),
@@ -229,6 +235,17 @@ var paths = map[string]path{
 	"suspended before anything is sent": {
 		arrange: contacts,
 		act:     ends(v1alpha1.ReasonSuspended, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true }),
+	},
+	"a dry run": {
+		arrange: contacts,
+		act:     ends(v1alpha1.ReasonPlanned, dryRun),
+	},
+	"a dry run is over, and the load begins": {
+		arrange: func(h *house) { contacts(h); h.done(); ends(v1alpha1.ReasonPlanned, dryRun)(h) },
+		act: func(h *house) {
+			h.edit(func(j *v1alpha1.BulkJob) { j.Spec.DryRun = false })
+			h.waitReason(h.named(), v1alpha1.ReasonComplete)
+		},
 	},
 	"deleted while uploading": {
 		arrange: func(h *house) { h.packed(bigRows) },

@@ -331,38 +331,100 @@ func failedRows(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "["+strings.Join(items, ",")+"]")
 }
 
-func TestRowErrors(t *testing.T) {
-	for limit, want := range map[int]struct {
-		rows  int
-		asked int
-	}{-1: {0, 0}, 0: {0, 0}, 10: {10, 1}, 36: {36, 1}, 30: {30, 1}, 37: {37, 1}, 1000: {37, 1}} {
-		s := &script{answers: []http.HandlerFunc{failedRows}}
-		server := httptest.NewServer(s)
-		rows, err := connect(t, server.URL, "").RowErrors(t.Context(), "1234", limit)
-		server.Close()
-		if err != nil || len(rows) != want.rows || len(s.asked) != want.asked {
-			t.Errorf("limit %d: %d rows in %d requests, %v; want %d in %d", limit, len(rows), len(s.asked), err, want.rows, want.asked)
-		}
-		for i, row := range rows {
-			if diff := cmp.Diff(RowError{Row: new(int64(i + 1)), Reason: "Row is bad"}, row); diff != "" {
-				t.Errorf("limit %d: -want, +got:\n%s", limit, diff)
+// listed reads a list of errors to its end.
+func listed(t *testing.T, c *Client) ([]RowError, error) {
+	t.Helper()
+	list := NewErrorList("1234")
+	var rows []RowError
+	for {
+		more, err := list.Next(t.Context(), c)
+		rows = append(rows, more...)
+		if errors.Is(err, io.EOF) {
+			if _, again := list.Next(t.Context(), c); !errors.Is(again, io.EOF) {
+				t.Errorf("after the end: %v", again)
 			}
+			return rows, nil
+		}
+		if err != nil {
+			return rows, err
 		}
 	}
 }
 
-func TestRowErrorsFollowPagesOfAServerThatDecidesTheirSize(t *testing.T) {
-	s := &script{answers: []http.HandlerFunc{
-		reply(200, `[{"rowNum":1,"status":"a"}]`, HeaderNextPageToken, "x"), reply(200, `[{"rowNum":2,"status":"b"}]`, HeaderNextPageToken, "y"), reply(200, `["c","d"]`),
-	}}
-	server := httptest.NewServer(s)
-	defer server.Close()
-	rows, err := connect(t, server.URL, "").RowErrors(t.Context(), "1", 3)
-	if err != nil {
-		t.Fatal(err)
+func TestErrorList(t *testing.T) {
+	huge := reply(200, strings.Repeat(" ", MaxAnswerBytes+1))
+	cases := map[string]struct {
+		reason  string
+		answers []http.HandlerFunc
+		rows    int
+		asked   []string
+		err     error
+	}{
+		"OnePage":  {"as the vendor's acceptance test found them", []http.HandlerFunc{failedRows}, 37, []string{"pageSize=200"}, nil},
+		"None":     {"no errors", []http.HandlerFunc{reply(200, "[]")}, 0, []string{"pageSize=200"}, nil},
+		"TooLarge": {"one row with a whole file in it", []http.HandlerFunc{huge, failedRows}, 37, []string{"pageSize=200", "pageSize=50"}, nil},
+		"SmallerPages": {
+			"each page takes one request",
+			[]http.HandlerFunc{huge, huge, failedRows},
+			37,
+			[]string{
+				"pageSize=200", "pageSize=50", "pageSize=12", "nextPage=12&pageSize=12", "nextPage=24&pageSize=12", "nextPage=36&pageSize=12",
+			},
+			nil,
+		},
+		"ItsOwnSize": {
+			"a server that decides their size", []http.HandlerFunc{
+				reply(200, `[{"rowNum":1,"status":"a"}]`, HeaderNextPageToken, "x"), reply(200, `[]`, HeaderNextPageToken, "y"), reply(200, `["c","d"]`),
+			}, 3, []string{"pageSize=200", "nextPage=x&pageSize=200", "nextPage=y&pageSize=200"}, nil,
+		},
+		"Loop": {
+			"a list that bites its tail",
+			[]http.HandlerFunc{reply(200, `["a"]`, HeaderNextPageToken, "x")},
+			2,
+			[]string{"pageSize=200", "nextPage=x&pageSize=200"},
+			ErrPages,
+		},
+		"Broken": {"no list", []http.HandlerFunc{reply(200, `{}`)}, 0, []string{"pageSize=200"}, ErrAnswer},
 	}
-	if diff := cmp.Diff([]RowError{{new(int64(1)), "a"}, {new(int64(2)), "b"}, {nil, "c"}}, rows); diff != "" {
-		t.Errorf("-want, +got:\n%s", diff)
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := &script{answers: tc.answers}
+			server := httptest.NewServer(s)
+			defer server.Close()
+			rows, err := listed(t, connect(t, server.URL, ""))
+			if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) {
+				t.Errorf("%s: got %v, want %v", tc.reason, err, tc.err)
+			}
+			if len(rows) != tc.rows {
+				t.Errorf("%s: %d rows, want %d", tc.reason, len(rows), tc.rows)
+			}
+			asked := make([]string, 0, len(tc.asked))
+			for _, query := range tc.asked {
+				asked = append(asked, "GET /elements/api-v2/bulk/1234/errors?"+query)
+			}
+			if diff := cmp.Diff(asked, s.asked); diff != "" {
+				t.Errorf("%s: requests: -want, +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func TestErrorListTellsEachRowOnce(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		query.Set("pageSize", "30")
+		r.URL.RawQuery = query.Encode()
+		failedRows(w, r)
+	}))
+	defer server.Close()
+	rows, err := listed(t, connect(t, server.URL, ""))
+	if err != nil || len(rows) != 37 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for i, row := range rows {
+		if diff := cmp.Diff(RowError{Row: new(int64(i + 1)), Reason: "Row is bad", Words: "Row is bad: secret"}, row); diff != "" {
+			t.Errorf("-want, +got:\n%s", diff)
+		}
 	}
 }
 

@@ -98,12 +98,12 @@ func TestSecretsAreTakenOutOfAnEndpointsWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := c.RowErrors(t.Context(), "7", 2)
+	rows, err := NewErrorList("7").Next(t.Context(), c)
 	if err != nil || len(rows) != 2 {
 		t.Fatalf("rows %v, error %v", rows, err)
 	}
 	want := "no rights for Element …, User …, Organization …"
-	for _, got := range []string{job.Error, rows[0].Reason, rows[1].Reason} {
+	for _, got := range []string{job.Error, rows[0].Reason, rows[1].Reason, rows[0].Words, rows[1].Words} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

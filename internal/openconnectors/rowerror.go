@@ -1,13 +1,17 @@
 package openconnectors
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 const (
-	maxReason = 200 // runes
+	maxReason = 200     // runes
+	maxWords  = 4 << 10 // bytes
 
 	// seeEndpoint stands where a row's own data is all the endpoint gave.
 	seeEndpoint = "see the endpoint"
@@ -20,10 +24,13 @@ type RowError struct {
 	Row *int64
 	// Reason is at most 200 characters, without the row's values.
 	Reason string
+	// Words are all that the endpoint says of the row, on one line of at most 4 KiB, our own secrets taken out. They may
+	// repeat the row's values: they belong into a report that somebody asked for, and into nothing else.
+	Words string
 }
 
 // decodeRowErrors reads one page: objects with rowNum, status, error and response,
-// or plain strings. The response isn't looked at, because it echoes the row. scrub takes our own secrets out.
+// or plain strings. No reason is taken from the response, because it echoes the row. scrub takes our own secrets out.
 func decodeRowErrors(body []byte, scrub func(string) string) ([]RowError, error) {
 	var items []json.RawMessage
 	if json.Unmarshal(body, &items) != nil {
@@ -31,23 +38,67 @@ func decodeRowErrors(body []byte, scrub func(string) string) ([]RowError, error)
 	}
 	rows := make([]RowError, 0, len(items))
 	for _, item := range items {
-		words := text(item)
+		reason, all := text(item), plain(item)
 		var fields map[string]json.RawMessage
 		var row *int64
-		if json.Unmarshal(item, &fields) == nil {
+		if json.Unmarshal(item, &fields) == nil && fields != nil {
 			row = count(fields["rowNum"])
-			words = strings.TrimSpace(text(fields["status"]))
-			if words == "" || strings.EqualFold(words, StateError) {
-				words = text(fields["error"])
+			reason = strings.TrimSpace(text(fields["status"]))
+			if reason == "" || strings.EqualFold(reason, StateError) {
+				reason = text(fields["error"])
 			}
+			all = everything(fields, item)
 		}
-		reason := reduce(scrub(words), maxReason)
-		if reason == "" {
-			reason = seeEndpoint
+		told := RowError{Row: row, Reason: reduce(scrub(reason), maxReason), Words: clip(printable(scrub(all), maxWords), maxWords)}
+		if told.Reason == "" {
+			told.Reason = seeEndpoint
 		}
-		rows = append(rows, RowError{Row: row, Reason: reason})
+		if told.Words == "" {
+			told.Words = told.Reason
+		}
+		rows = append(rows, told)
 	}
 	return rows, nil
+}
+
+// everything joins what an item says in its own fields, each thing once; the whole item if it says nothing there.
+func everything(fields map[string]json.RawMessage, item json.RawMessage) string {
+	var parts []string
+	for _, name := range []string{"status", "error", "response"} {
+		part := strings.TrimSpace(plain(fields[name]))
+		known := slices.ContainsFunc(parts, func(other string) bool { return strings.Contains(other, part) })
+		if part != "" && !strings.EqualFold(part, StateError) && !known {
+			parts = append(parts, part)
+		}
+	}
+	if len(parts) == 0 {
+		return plain(item)
+	}
+	return strings.Join(parts, ": ")
+}
+
+// plain is a string's value, and the JSON of anything else but null.
+func plain(raw json.RawMessage) string {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) > 0 && raw[0] == '"' {
+		return text(raw)
+	}
+	if bytes.Equal(raw, []byte("null")) {
+		return ""
+	}
+	return string(raw)
+}
+
+// clip cuts a text to limit bytes, never within a character.
+func clip(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	cut := limit - len(ellipsis)
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + ellipsis
 }
 
 // maxReduced bounds the text that is searched for values, in runes. In a text

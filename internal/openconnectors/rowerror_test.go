@@ -15,20 +15,34 @@ func TestDecodeRowErrors(t *testing.T) {
 	}{
 		"Status": {
 			"the reason is the status", `[{"rowNum":1,"status":"74234: Invalid prospect address","response":"Zoë"}]`,
-			[]RowError{{new(int64(1)), "74234: Invalid prospect address"}},
+			[]RowError{{new(int64(1)), "74234: Invalid prospect address", "74234: Invalid prospect address: Zoë"}},
 		},
 		"Error": {
 			"unless that is ERROR", `[{"rowNum":2,"status":"ERROR","error":"The name is missing","response":"Zoë"}]`,
-			[]RowError{{new(int64(2)), "The name is missing"}},
+			[]RowError{{new(int64(2)), "The name is missing", "The name is missing: Zoë"}},
 		},
-		"LowerError":   {"in any case", `[{"rowNum":2,"status":" error ","error":"The name is missing"}]`, []RowError{{new(int64(2)), "The name is missing"}}},
-		"ResponseOnly": {"a response echoes the row", `[{"rowNum":3,"status":"ERROR","response":"Zoë"}]`, []RowError{{new(int64(3)), seeEndpoint}}},
-		"Nothing":      {"so may anything else", `[{"rowNum":"4","name":"Zoë"}]`, []RowError{{new(int64(4)), seeEndpoint}}},
-		"ValueOnly":    {"a value alone is no reason", `[{"rowNum":4,"status":"'Zoë'"}]`, []RowError{{new(int64(4)), seeEndpoint}}},
-		"String":       {"what the schema says", `["The name is missing"]`, []RowError{{nil, "The name is missing"}}},
-		"Odd":          {"anything else", `[7,null,[],{"rowNum":-1,"status":{"a":1}}]`, []RowError{{nil, seeEndpoint}, {nil, seeEndpoint}, {nil, seeEndpoint}, {nil, seeEndpoint}}},
-		"ErrorObject":  {"an error of the provider", `[{"rowNum":5,"status":"ERROR","error":{"message":"Zoë"}}]`, []RowError{{new(int64(5)), seeEndpoint}}},
-		"Empty":        {"no errors", `[]`, []RowError{}},
+		"LowerError": {
+			"in any case", `[{"rowNum":2,"status":" error ","error":"The name is missing"}]`,
+			[]RowError{{new(int64(2)), "The name is missing", "The name is missing"}},
+		},
+		"ResponseOnly": {"a response echoes the row", `[{"rowNum":3,"status":"ERROR","response":"Zoë"}]`, []RowError{{new(int64(3)), seeEndpoint, "Zoë"}}},
+		"Twice": {
+			"what is said twice is told once", `[{"rowNum":3,"status":"22P02","error":"bad id \"Zoë\"","response":"bad id"}]`,
+			[]RowError{{new(int64(3)), "22P02", `22P02: bad id "Zoë"`}},
+		},
+		"Nothing":   {"so may anything else", `[{"rowNum":"4","name":"Zoë"}]`, []RowError{{new(int64(4)), seeEndpoint, `{"rowNum":"4","name":"Zoë"}`}}},
+		"ValueOnly": {"a value alone is no reason", `[{"rowNum":4,"status":"'Zoë'"}]`, []RowError{{new(int64(4)), seeEndpoint, "'Zoë'"}}},
+		"String":    {"what the schema says", `["The name is missing"]`, []RowError{{nil, "The name is missing", "The name is missing"}}},
+		"Odd": {
+			"anything else", `[7,null,[],{"rowNum":-1,"status":{"a":1}}]`,
+			[]RowError{{nil, seeEndpoint, "7"}, {nil, seeEndpoint, seeEndpoint}, {nil, seeEndpoint, "[]"}, {nil, seeEndpoint, `{"a":1}`}},
+		},
+		"ErrorObject": {
+			"an error of the provider", `[{"rowNum":5,"status":"ERROR","error":{"message":"Zoë"}}]`,
+			[]RowError{{new(int64(5)), seeEndpoint, `{"message":"Zoë"}`}},
+		},
+		"Lines": {"on one line", `[{"status":"a\nb","response":"c\u0000\r\nd"}]`, []RowError{{nil, "a b", "a b: c d"}}},
+		"Empty": {"no errors", `[]`, []RowError{}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -96,6 +110,16 @@ func TestReduceIsBounded(t *testing.T) {
 	}
 }
 
+func TestWordsAreBounded(t *testing.T) {
+	rows, err := decodeRowErrors([]byte(`[{"status":"`+strings.Repeat("wörd ", 10_000)+`"}]`), Credentials{}.scrub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if words := rows[0].Words; len(words) > maxWords || len(words) < maxWords-8 || !strings.HasSuffix(words, ellipsis) || !utf8.ValidString(words) {
+		t.Errorf("%d bytes, ending in %q", len(words), words[len(words)-8:])
+	}
+}
+
 // FuzzReduce puts a row's value where endpoints put them and looks for it again.
 func FuzzReduce(f *testing.F) {
 	for _, seed := range []string{"", `"`, `column "`, "'", ")", `) "`, "=(", "O'", "(a)=(", "\n", "{", "“"} {
@@ -129,6 +153,9 @@ func FuzzDecodeRowErrors(f *testing.F) {
 		for _, row := range rows {
 			if row.Reason == "" || utf8.RuneCountInString(row.Reason) > maxReason || strings.ContainsFunc(row.Reason, unprintable) {
 				t.Errorf("the reason %q isn't fit to be shown", row.Reason)
+			}
+			if row.Words == "" || len(row.Words) > maxWords || !utf8.ValidString(row.Words) || strings.ContainsFunc(row.Words, unprintable) {
+				t.Errorf("the words %q aren't fit for a report", row.Words)
 			}
 			if strings.Contains(row.Reason, "@") {
 				t.Errorf("an address in %q", row.Reason)

@@ -17,7 +17,10 @@ import (
 )
 
 // called is a base with the component of callbacks.
-func called(t *testing.T, name string) string { return with(t, name, "../../callback/operator") }
+func called(t *testing.T, name string) string {
+	t.Helper()
+	return with(t, name, "../../callback/operator")
+}
 
 // with is a base with a component.
 func with(t *testing.T, name, component string) string {
