@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,10 +115,11 @@ func (w *reportWriter) toFolder(ctx context.Context) error {
 func (w *reportWriter) toConfigMap(ctx context.Context) error {
 	name := w.job.Spec.Report.ConfigMap.Name
 	list := &bounded{left: maxReportBytes}
-	if err := w.list(ctx, list); err != nil && !errors.Is(err, errFull) {
+	switch err := w.list(ctx, list); {
+	case errors.Is(err, errFull):
+		w.ends = "there is no room for more in a ConfigMap; name an object store in spec.report for all of them"
+	case err != nil:
 		return err
-	} else if err != nil {
-		w.rows, w.ends = int64(bytes.Count(list.text, []byte("\n"))-1), "there is no room for more in a ConfigMap; name an object store in spec.report for all of them"
 	}
 	files := map[string]string{fileErrors: string(list.text)}
 	if err := w.apply(ctx, name, files); err != nil {
