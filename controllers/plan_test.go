@@ -342,6 +342,39 @@ func TestDryRunTooLate(t *testing.T) {
 	h.posts(1)
 }
 
+// A job that names other content and asks for a dry run waits for its running load, and then has a plan; so has one that had finished.
+func TestDryRunOfOtherContent(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ready()
+	h.running()
+	h.configMap("contacts", smallCSV)
+	h.configMap("more", bigger)
+	job := h.job("contacts")
+	h.waitState(job, "RUNNING")
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name, j.Spec.DryRun = "more", true })
+	if message := h.waitReason(job, v1alpha1.ReasonRunningLoad); !strings.Contains(message, "it is looked at when the load ") {
+		t.Errorf("message: %s", message)
+	}
+	h.done()
+	h.waitReason(job, v1alpha1.ReasonPlanned)
+	first := job.Status.Receipt
+	if deref(job.Status.Plan.Rows) != 3 || job.Status.JobID == "" || first == job.Status.Plan.Receipt {
+		t.Errorf("the plan is about another load, or that which was is forgotten: %+v", job.Status)
+	}
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.DryRun = false })
+	h.waitReason(job, v1alpha1.ReasonComplete)
+	h.posts(2)
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name, j.Spec.DryRun = "contacts", true })
+	h.waitReason(job, v1alpha1.ReasonPlanned)
+	if plan := job.Status.Plan; !plan.AlreadyLoaded || plan.Receipt != first {
+		t.Errorf("back to what was loaded: %+v", plan)
+	}
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "more" })
+	h.waitReason(job, v1alpha1.ReasonComplete) // the same load as it has: it was begun before
+	h.posts(2)
+}
+
 func TestDryRunOfWhatFailed(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
