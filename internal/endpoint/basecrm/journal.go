@@ -48,8 +48,16 @@ type journal struct {
 }
 
 type jobFile struct {
-	*os.File
+	disk
 	size int64
+}
+
+// disk is what is used of an os.File.
+type disk interface {
+	io.ReadWriteSeeker
+	Truncate(size int64) error
+	Sync() error
+	Close() error
 }
 
 // entry is one line.

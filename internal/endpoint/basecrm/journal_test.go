@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,7 +110,7 @@ func TestJournalCut(t *testing.T) {
 	j, _ := reopen(t, nil, dir)
 	job := sampleJob(7)
 	must(t, j.Keep(job))
-	must(t, j.begin(7, 1))
+	must(t, j.Advance(job, []endpoint.RowError{{Row: 1, Status: "so long a line that the next one doesn't cover it"}}))
 	j.close()
 	path := filepath.Join(dir, "7.log")
 	whole, err := os.ReadFile(path)
@@ -119,12 +120,12 @@ func TestJournalCut(t *testing.T) {
 		must(t, os.WriteFile(path, whole[:size], 0o600))
 		must(t, os.WriteFile(path+freshSuffix, []byte("half"), 0o600))
 		j, kept := reopen(t, nil, dir)
-		want := int64(0)
+		want := 0
 		if size == len(whole) {
 			want = 1
 		}
-		if len(kept) != 1 || j.lastBegun(7) != want {
-			t.Errorf("cut at %d: %d jobs, row %d begun", size, len(kept), j.lastBegun(7))
+		if len(kept) != 1 || len(kept[0].Errors) != want {
+			t.Errorf("cut at %d: %+v", size, kept)
 		}
 		must(t, j.begin(7, 5))
 		j, _ = reopen(t, j, dir)
@@ -202,6 +203,32 @@ func TestJournalFails(t *testing.T) {
 	_, kept := reopen(t, j, dir)
 	if len(kept) != 1 || kept[0].State != "RUNNING" {
 		t.Errorf("after a restart: %+v", kept)
+	}
+}
+
+// full is a disk that takes only half of a line.
+type full struct{ disk }
+
+func (f full) Write(p []byte) (int, error) {
+	n, _ := f.disk.Write(p[:len(p)/2])
+	return n, syscall.ENOSPC
+}
+
+// A disk that is full for a while costs no line: half a one is taken away, and the next is written in its place.
+func TestJournalIsFull(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := reopen(t, nil, dir)
+	must(t, j.Keep(sampleJob(7)))
+	must(t, j.begin(7, 1))
+	j.files[7].disk = full{j.files[7].disk}
+	if err := j.begin(7, 2); !errors.Is(err, syscall.ENOSPC) || j.lastBegun(7) != 1 {
+		t.Errorf("row %d begun, %v", j.lastBegun(7), err)
+	}
+	j.files[7].disk = j.files[7].disk.(full).disk
+	must(t, j.begin(7, 3))
+	j, _ = reopen(t, j, dir)
+	if got := j.lastBegun(7); got != 3 {
+		t.Errorf("row %d begun, not 3", got)
 	}
 }
 

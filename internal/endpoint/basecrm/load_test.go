@@ -285,17 +285,25 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// What can't be reached wasn't written: the job waits, and no row is in doubt.
+// What can't be reached wasn't written: the job waits, and no row is in doubt. The log tells why, without the URL, which in
+// an upsert has a value of the row.
 func TestUnreachable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, crmtest.Options{}, Options{})
-		begin := time.Now()
-		r.cut = func() bool { return time.Since(begin) > time.Second && time.Since(begin) < time.Hour }
-		job := r.load("contacts", people(30), "")
-		if got := outcome(job); got != "COMPLETED 30/0" || len(r.crm.Records("contacts")) != 30 {
-			t.Errorf("%s, %d records", got, len(r.crm.Records("contacts")))
-		}
-	})
+	for name, metaData := range map[string]string{"create": "", "upsert": byEmail} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, crmtest.Options{}, Options{})
+				begin := time.Now()
+				r.cut = func() bool { return time.Since(begin) > time.Second && time.Since(begin) < time.Hour }
+				job := r.load("contacts", people(30), metaData)
+				if got := outcome(job); got != "COMPLETED 30/0" || len(r.crm.Records("contacts")) != 30 {
+					t.Errorf("%s, %d records", got, len(r.crm.Records("contacts")))
+				}
+				if log := r.log.String(); !strings.Contains(log, "cannot put row 1") || !strings.Contains(log, "connection refused") || strings.Contains(log, "example") {
+					t.Errorf("log:\n%s", log)
+				}
+			})
+		})
+	}
 }
 
 // A job that waits for the API can be cancelled, and a process that waits can stop.

@@ -33,6 +33,9 @@ func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if w.cut != nil && w.cut() {
 		return nil, &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 	}
+	if r.Method == http.MethodPost && r.GetBody != nil {
+		return nil, errors.New("a body that the transport could send twice")
+	}
 	if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{})
 	}
