@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -314,13 +315,13 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 		h.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "failed-contacts"}, Data: map[string]string{"mine": "somebody's"}})
 	}
 	forgets := func(h *house) {
-		asked := 0
+		var asked atomic.Int32
 		h.endpoint.set(func(e *fakeEndpoint) {
 			e.before = func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasSuffix(r.URL.Path, "/errors") {
 					return false
 				}
-				if asked++; asked == 1 {
+				if asked.Add(1) == 1 {
 					return false // to say why rows failed
 				}
 				refuse(w, 404, "no such job")
@@ -382,14 +383,10 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 // slowErrors lets the first page of errors pass, which says why rows failed, and holds the others until release is called.
 func (h *house) slowErrors() (asked <-chan struct{}, release func()) {
 	begun, free := make(chan struct{}, 64), make(chan struct{})
-	first := true
+	var pages atomic.Int32
 	h.endpoint.set(func(e *fakeEndpoint) {
 		e.before = func(_ http.ResponseWriter, r *http.Request) bool {
-			e.mu.Lock()
-			passes := first || !strings.HasSuffix(r.URL.Path, "/errors")
-			first = first && !strings.HasSuffix(r.URL.Path, "/errors")
-			e.mu.Unlock()
-			if passes {
+			if !strings.HasSuffix(r.URL.Path, "/errors") || pages.Add(1) == 1 {
 				return false
 			}
 			begun <- struct{}{}
