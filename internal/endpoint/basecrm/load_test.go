@@ -72,6 +72,13 @@ func TestLoads(t *testing.T) {
 				`{"address":{"city":"Berlin"},"custom_fields":{"a.b":"c d"},"is_organization":false,"last_name":"O\"Hara, J.\nJr","owner_id":17,"tags":["x","y"],"title":""}`,
 			}},
 		},
+		"JSON": {
+			reason: "rows of JSON find their types too; null and a missing key are left out", object: "contacts", metaData: `{"format":"json"}`,
+			file: `[{"last_name":"A","tags":["x, y","z"],"is_organization":false,"owner_id":17,"phone":null},{"last_name":"B","phone":"1","address.city":"Ulm"}]`,
+			want: want{"COMPLETED 2/0", nil, []string{
+				`{"is_organization":false,"last_name":"A","owner_id":17,"tags":["x, y","z"]}`, `{"address":{"city":"Ulm"},"last_name":"B","phone":"1"}`,
+			}},
+		},
 		"Described": {
 			reason: "columns may have names of their own, and custom fields types",
 			object: "contact", file: "C_LastName,C_Company,C_City,C_Staff,custom_fields.VIP,phone\nDoe,Acme,Ulm,7.50,TRUE,1\n",

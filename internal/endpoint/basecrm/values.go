@@ -137,9 +137,13 @@ func truth(s string) (bool, error) {
 	return false, errors.New("neither true nor false")
 }
 
-// list is a comma-separated cell.
+// list is a comma-separated cell, or an array as a JSON file has it.
 func list(s string) []string {
 	items := []string{}
+	if strings.HasPrefix(s, "[") && json.Unmarshal([]byte(s), &items) == nil {
+		return items
+	}
+	items = items[:0]
 	for item := range strings.SplitSeq(s, ",") {
 		if item = strings.TrimSpace(item); item != "" {
 			items = append(items, item)

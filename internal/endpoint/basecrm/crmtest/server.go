@@ -37,7 +37,6 @@ type Request struct {
 	N      int // 1 is the first
 	Method string
 	Path   string
-	Query  string
 	Body   string
 }
 
@@ -131,7 +130,7 @@ func (s *Server) fault(r *http.Request, body []byte) Fault {
 	if s.options.Fault == nil {
 		return Fault{}
 	}
-	return s.options.Fault(Request{N: s.requests, Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Body: string(body)})
+	return s.options.Fault(Request{N: s.requests, Method: r.Method, Path: r.URL.Path, Body: string(body)})
 }
 
 func spoil(w http.ResponseWriter, f Fault) {
