@@ -326,3 +326,11 @@ func TestAzureBlocks(t *testing.T) {
 		}
 	}
 }
+
+// An answer is read to its bound and no further.
+func TestS3SinkBoundsAnswers(t *testing.T) {
+	endless := `<InitiateMultipartUploadResult><UploadId>` + strings.Repeat("u", maxAnswerBytes) + `</UploadId></InitiateMultipartUploadResult>`
+	server, _ := answering(t, saying(200, map[string]string{"ETag": `"e"`}, endless))
+	err := sinkAt(t, kindS3, server.URL).part(t.Context(), []byte("abcd"))
+	checkUnwritten(t, sinkError("object X", err), "", "unexpected EOF")
+}
