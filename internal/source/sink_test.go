@@ -340,3 +340,22 @@ func FuzzStoredBytes(f *testing.F) {
 		}
 	})
 }
+
+// What is written goes where the dial policy lets it, and nowhere else.
+func TestSinkKeepsToThePolicy(t *testing.T) {
+	label := map[string]string{v1alpha1.LabelUse: v1alpha1.UseCredentials}
+	const private = "https://127.0.0.1:1"
+	r := resolver(reader(secret("keys", label, map[string][]byte{
+		"accessKeyID": []byte("a"), "secretAccessKey": []byte(canary),
+		keyAccountName: []byte("crm"), keyAccountKey: []byte("a2V5"),
+		keyServiceAccount: accountFile(t, map[string]string{"token_uri": private + "/token"}), keyEndpoint: []byte(private),
+	})))
+	for _, kind := range []string{kindS3, kindGCS, kindAzure} {
+		folder, err := r.Folder(t.Context(), namespace, FolderRef{URL: kind + "://reports/", Endpoint: private, CredentialsSecret: "keys"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = folder.Create(t.Context(), "errors.csv", func(io.Writer) error { return nil })
+		checkUnwritten(t, err, SourceNotPermitted, "may not be reached")
+	}
+}
