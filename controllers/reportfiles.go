@@ -231,8 +231,8 @@ func (w *reportWriter) repair(ctx context.Context, create func(func(io.Writer) e
 		_, err := report.Repair(out, file, failed, report.Options{Sent: *w.receipt.Record.Rows.Sent, OmitColumn: w.receipt.Spec.OmitColumn})
 		return err
 	})
-	if fault, ok := errors.AsType[*csvstream.SyntaxError](err); ok {
-		add(&w.files, "no repair file: "+fault.Error())
+	if _, ok := errors.AsType[*csvstream.SyntaxError](err); ok || errors.Is(err, report.ErrOtherContent) {
+		add(&w.files, "no repair file: "+err.Error())
 		return false, nil
 	}
 	return true, err

@@ -3,6 +3,7 @@ package report
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -17,6 +18,9 @@ type Options struct {
 	OmitColumn string            // the source's last column, if it was not sent; it makes room for the reasons
 	Sent       int64             // rows that were sent, which the source must have; 0: it isn't known
 }
+
+// ErrOtherContent says that a source cannot be what was sent. Trying again changes nothing.
+var ErrOtherContent = errors.New("the content isn't what was sent")
 
 // Repair writes to w, of the CSV that source delivers, the header and those rows that failed holds, by their numbers from 1 after the
 // header, each byte for byte as it was sent, with its reason as a further, last column named Column. The source is read to its end,
@@ -61,10 +65,9 @@ func Repair(w io.Writer, source io.Reader, failed map[int64]string, o Options) (
 	}
 	switch {
 	case o.Sent > 0 && number != o.Sent:
-		return 0, fmt.Errorf("cannot write a repair file: the source has %d rows, and %d were sent", number, o.Sent)
+		return 0, fmt.Errorf("%w: the source has %d rows, and %d were sent", ErrOtherContent, number, o.Sent)
 	case rows != int64(len(failed)):
-		return 0, fmt.Errorf("cannot write a repair file: %d of %d failed rows aren't in the source, which has %d rows",
-			int64(len(failed))-rows, len(failed), number)
+		return 0, fmt.Errorf("%w: %d of %d failed rows aren't in the source, which has %d rows", ErrOtherContent, int64(len(failed))-rows, len(failed), number)
 	}
 	if err := out.Flush(); err != nil {
 		return 0, unwritten(err)

@@ -62,10 +62,10 @@ func TestRepairRefuses(t *testing.T) {
 		opts   Options
 		words  string
 	}{
-		{"a row that isn't there", strings.NewReader("id\n1\n2\n"), map[int64]string{2: "x", 3: "y"}, Options{}, "1 of 2 failed rows aren't in the source, which has 2 rows"},
-		{"a row before the first", strings.NewReader("id\n1\n"), map[int64]string{0: "x"}, Options{}, "1 of 1 failed rows"},
-		{"fewer rows than were sent", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Sent: 3}, "the source has 2 rows, and 3 were sent"},
-		{"more of them", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Sent: 1}, "the source has 2 rows, and 1 were sent"},
+		{"a row that isn't there", strings.NewReader("id\n1\n2\n"), map[int64]string{2: "x", 3: "y"}, Options{}, ErrOtherContent.Error() + ": 1 of 2 failed rows aren't in the source, which has 2 rows"},
+		{"a row before the first", strings.NewReader("id\n1\n"), map[int64]string{0: "x"}, Options{}, ErrOtherContent.Error() + ": 1 of 1 failed rows"},
+		{"fewer rows than were sent", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Sent: 3}, ErrOtherContent.Error() + ": the source has 2 rows, and 3 were sent"},
+		{"more of them", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Sent: 1}, ErrOtherContent.Error() + ": the source has 2 rows, and 1 were sent"},
 		{"a file that isn't sound", strings.NewReader("id\n1\n\"2\n"), map[int64]string{1: "x"}, Options{}, "row 2: has a quoted field that is never closed"},
 		{"nothing", strings.NewReader(""), map[int64]string{1: "x"}, Options{}, "the file is empty"},
 		{"a source that breaks", io.MultiReader(strings.NewReader("id\n1\n"), iotest.ErrReader(broken)), map[int64]string{1: "x"}, Options{}, broken.Error()},
@@ -80,6 +80,9 @@ func TestRepairRefuses(t *testing.T) {
 			rows, err := Repair(io.Discard, tc.source, tc.failed, tc.opts)
 			if err == nil || rows != 0 || !strings.Contains(err.Error(), tc.words) {
 				t.Errorf("%d rows and %v, want words %q", rows, err, tc.words)
+			}
+			if other := strings.HasPrefix(tc.words, ErrOtherContent.Error()); errors.Is(err, ErrOtherContent) != other {
+				t.Errorf("%v is of other content: want %t", err, other)
 			}
 		})
 	}
