@@ -190,7 +190,7 @@ func shownPlan(job *v1alpha1.BulkJob) bool {
 // tooLate adds to what is said of a load that goes on, though its job asks for a dry run now.
 func tooLate(job *v1alpha1.BulkJob, status *v1alpha1.BulkJobStatus, said verdict) verdict {
 	const note = "; spec.dryRun came too late for this load"
-	if !job.Spec.DryRun {
+	if !job.Spec.DryRun || said.finished() {
 		return said
 	}
 	said.message = truncate(said.message, maxMessage-len(note)) + note

@@ -1,11 +1,16 @@
 package controllers
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -582,6 +587,62 @@ func TestSurvey(t *testing.T) {
 			if got := strings.Join(plan.NotChecked, "\n"); !strings.Contains(got, tc.skipped) {
 				t.Errorf("not checked %q, want in it %q", got, tc.skipped)
 			}
+		})
+	}
+}
+
+// stuck delivers a row, and no more until its context ends.
+type stuck struct {
+	ctx  context.Context
+	text *strings.Reader
+}
+
+func (b *stuck) Read(p []byte) (int, error) {
+	if b.text.Len() > 0 {
+		return b.text.Read(p)
+	}
+	<-b.ctx.Done()
+	return 0, context.Cause(b.ctx)
+}
+
+func (b *stuck) Close() error { return nil }
+
+// What ends the reading of a file is told apart: what lies in the file is found, what may pass is waited for.
+func TestSurveyReads(t *testing.T) {
+	failing := func(err error) func(context.Context) (io.ReadCloser, error) {
+		return func(context.Context) (io.ReadCloser, error) { return io.NopCloser(iotest.ErrReader(err)), nil }
+	}
+	for name, tc := range map[string]struct {
+		open   func(context.Context) (io.ReadCloser, error)
+		waits  string // reason
+		unfit  string // reason
+		cutOff string
+	}{
+		"slow": {
+			open: func(ctx context.Context) (io.ReadCloser, error) {
+				return &stuck{ctx, strings.NewReader(smallCSV)}, nil
+			}, cutOff: "reading took longer than 2m0s",
+		},
+		"changed meanwhile":       {open: failing(source.ErrChanged), waits: v1alpha1.ReasonWaitingForSource},
+		"a fault of the network":  {open: failing(io.ErrUnexpectedEOF), waits: v1alpha1.ReasonSourceUnreachable},
+		"damaged":                 {open: failing(&source.Error{Reason: source.SourceDamaged}), unfit: v1alpha1.ReasonSourceUnreadable},
+		"gone when it was opened": {open: func(context.Context) (io.ReadCloser, error) { return nil, &source.Error{Reason: source.SourceNotFound} }, waits: v1alpha1.ReasonSourceNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := surveyed(func(s *survey) {
+					s.report, s.whole, s.c.pinned.Open = nil, false, tc.open
+					s.job.Spec.Source = v1alpha1.BulkJobSource{ObjectStore: &v1alpha1.ObjectStoreSource{URL: "s3://bucket/key"}}
+				})
+				err := s.read(t.Context(), Patience{})
+				waits := ""
+				if h, ok := errors.AsType[*held](err); ok && h.verdict.phase == phaseProgressing {
+					waits = h.verdict.reason
+				}
+				if waits != tc.waits || (err == nil) != (tc.waits == "") || s.unfit.reason != tc.unfit || s.cutOff != tc.cutOff || s.whole {
+					t.Errorf("error %v, unfit %q, cut off %q, whole: %t", err, s.unfit.reason, s.cutOff, s.whole)
+				}
+			})
 		})
 	}
 }
