@@ -27,10 +27,14 @@ const (
 	runningDelay = 2 * time.Second
 
 	// A source is looked at again, by its pin, after a tenth of the time that the plan has stood; an object store no more often than that.
-	quickLook = 2 * time.Second
+	quickLook = 5 * time.Second
 	slowLook  = 5 * time.Minute
 	storeLook = 10 * time.Minute
 )
+
+// fieldsLife is for how long the fields of an object are taken to be those that the endpoint told for a plan: these requests stand
+// in one line with the polls of loads.
+const fieldsLife = 30 * time.Second
 
 // plans are the dry runs of this process. Losing them costs at most the work of making them again.
 type plans struct {
@@ -49,6 +53,7 @@ type planning struct {
 	next  time.Time // before which it is not looked at again
 	waits *verdict  // what must be there before a plan can be made; nil: nothing
 	about subject
+	asked time.Time      // when the endpoint told of the object's fields
 	made  *v1alpha1.Plan // nil: none yet
 }
 
@@ -249,12 +254,24 @@ func (o *operator) lookOver(ctx context.Context, job *v1alpha1.BulkJob, state *p
 	if err != nil {
 		return err
 	}
-	about := s.subject()
-	switch {
-	case state.made != nil && state.about == about:
+	about, now := s.subject(), o.now()
+	if state.made == nil && shownPlan(job) && about.isShown(job.Status.Plan) { // an earlier process made it
+		state.made, state.about, state.asked = job.Status.Plan.DeepCopy(), about, now
 		return nil
-	case state.made == nil && shownPlan(job) && about.isShown(job.Status.Plan):
-		state.made, state.about = job.Status.Plan.DeepCopy(), about // an earlier process made it
+	}
+	about.fields = state.about.fields
+	same := state.made != nil && state.about == about
+	if same && now.Sub(state.asked) < fieldsLife {
+		return nil
+	}
+	if err := o.describe(ctx, s); err != nil {
+		return err
+	}
+	told := s.told()
+	same = same && (about.fields == told || about.fields == untold)
+	about.fields, state.asked = told, now
+	if same {
+		state.about = about
 		return nil
 	}
 	if err := s.read(ctx, o.patience); err != nil {
@@ -265,7 +282,7 @@ func (o *operator) lookOver(ctx context.Context, job *v1alpha1.BulkJob, state *p
 	return nil
 }
 
-// survey finds out all that there is to know about a job's load but what is in its file.
+// survey finds out all that there is to know about a job's load but what the endpoint tells of its object, and what is in its file.
 func (o *operator) survey(ctx context.Context, job *v1alpha1.BulkJob) (*survey, error) {
 	s := &survey{job: job}
 	c, err := o.identify(ctx, job)
@@ -284,13 +301,21 @@ func (o *operator) survey(ctx context.Context, job *v1alpha1.BulkJob) (*survey, 
 	case client.IgnoreNotFound(err) != nil:
 		return nil, err
 	}
-	done, err := o.turn(ctx, planItem+client.ObjectKeyFromObject(job).String(), c.connector, c.connection.host)
+	return s, nil
+}
+
+// describe asks the endpoint which fields the object has.
+func (o *operator) describe(ctx context.Context, s *survey) error {
+	if s.c == nil {
+		return nil
+	}
+	done, err := o.turn(ctx, planItem+client.ObjectKeyFromObject(s.job).String(), s.c.connector, s.c.connection.host)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer done()
-	s.fields, s.unasked = c.connection.client.Fields(ctx, job.Spec.Object)
-	return s, ctx.Err()
+	s.fields, s.unasked = s.c.connection.client.Fields(ctx, s.job.Spec.Object)
+	return ctx.Err()
 }
 
 // errSlowPlan says that a file could not be read through in time.

@@ -60,7 +60,7 @@ type subject struct {
 	instance  string
 	listed    bool
 	standing  string
-	fields    [sha256.Size]byte
+	fields    [sha256.Size]byte // what the endpoint tells of the object's
 	refused   verdict
 }
 
@@ -71,12 +71,22 @@ func (s *survey) subject() subject {
 	about := subject{
 		receipt: s.c.receipt, connector: s.c.connector.Generation, instance: s.c.connection.fingerprint,
 		listed: slices.Contains(s.c.connection.objects, s.job.Spec.Object),
-		fields: sha256.Sum256(fmt.Append(nil, s.fields, errorText(s.unasked))),
 	}
 	if s.standing != nil {
 		about.standing = string(s.standing.UID) + "/" + s.standing.ResourceVersion
 	}
 	return about
+}
+
+// untold is no digest of anything: the endpoint was not asked.
+var untold [sha256.Size]byte
+
+// told is a digest of what the endpoint tells of the object's fields.
+func (s *survey) told() [sha256.Size]byte {
+	if s.c == nil {
+		return untold
+	}
+	return sha256.Sum256(fmt.Append(nil, s.fields, errorText(s.unasked)))
 }
 
 // isShown is true if that is what a plan in a status was about. What the endpoint has said is not in it: it is taken to be the same.

@@ -26,7 +26,7 @@ func TestDefaults(t *testing.T) {
 		}},
 		{name: "ConnectorInstance", reason: "a bare connector trusts nothing that it wasn't told", bare: bareConnector, want: changes{
 			"baseURL": "https://crm.example.com/elements/api-v2", "credentialsRef": changes{"name": "crm-db"},
-			"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "discoveryIntervalSeconds": 600,
+			"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "rowNumbers": "Unknown", "discoveryIntervalSeconds": 600,
 			"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 10, "maxUploadBytes": 6_000_000_000},
 			"polling": changes{"minIntervalSeconds": 2, "maxIntervalSeconds": 300},
 		}},
@@ -34,7 +34,7 @@ func TestDefaults(t *testing.T) {
 			name: "ConnectorInstance in part", reason: "what is given stays, what is beside it is filled in", bare: bareConnector,
 			with: changes{"spec.limits": changes{"requestsPerSecond": 3}, "spec.polling": changes{"minIntervalSeconds": 9}}, want: changes{
 				"baseURL": "https://crm.example.com/elements/api-v2", "credentialsRef": changes{"name": "crm-db"},
-				"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "discoveryIntervalSeconds": 600,
+				"jobListing": "Advisory", "deduplication": "None", "truncatedUploads": "Refused", "rowNumbers": "Unknown", "discoveryIntervalSeconds": 600,
 				"limits":  changes{"maxConcurrentUploads": 4, "requestsPerSecond": 3, "maxUploadBytes": 6_000_000_000},
 				"polling": changes{"minIntervalSeconds": 9, "maxIntervalSeconds": 300},
 			},
