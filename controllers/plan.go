@@ -268,7 +268,7 @@ func (o *operator) lookOver(ctx context.Context, job *v1alpha1.BulkJob, state *p
 		return err
 	}
 	told := s.told()
-	same = same && (about.fields == told || about.fields == untold)
+	same = same && (about.fields == told || about.fields == undescribed)
 	about.fields, state.asked = told, now
 	if same {
 		state.about = about

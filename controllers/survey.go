@@ -78,13 +78,13 @@ func (s *survey) subject() subject {
 	return about
 }
 
-// untold is no digest of anything: the endpoint was not asked.
-var untold [sha256.Size]byte
+// undescribed is no digest of anything: the endpoint was not asked.
+var undescribed [sha256.Size]byte
 
 // told is a digest of what the endpoint tells of the object's fields.
 func (s *survey) told() [sha256.Size]byte {
 	if s.c == nil {
-		return untold
+		return undescribed
 	}
 	return sha256.Sum256(fmt.Append(nil, s.fields, errorText(s.unasked)))
 }
