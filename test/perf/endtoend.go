@@ -77,7 +77,8 @@ func runEndToEnd(ctx context.Context, e *env) ([]row, error) {
 		}
 	}
 	r.Bound = "PostgreSQL: COPY and the index take the time of both. Beyond that ours spools the file before the first row is loaded, so that no " +
-		"half-received file ever is, reads it once to see that all of it can be split into rows, and learns of the end by polls a second apart: " + all.median().String() + "."
+		"half-received file ever is, reads it once to see that all of it can be split into rows, and learns of the end by polls a " +
+		"second apart: " + all.median().String() + "."
 	return []row{r}, nil
 }
 
