@@ -126,13 +126,13 @@ chaos: build ## Kill real processes at random for minutes, then count the rows. 
 	SEED='$(SEED)' JOBS='$(JOBS)' KILLS='$(KILLS)' MINUTES='$(MINUTES)' SHORT='$(SHORT)' KEEP='$(KEEP)' exec $(BIN)/chaos
 
 .PHONY: bench
-bench: build ## Measure against curl, psql and others, side by side, and write docs/benchmarks.md. ONLY=name,name, QUICK=1.
+bench: build ## Measure against curl, psql and others, side by side, and write docs/benchmarks.md. ONLY=name,name, QUICK=1, PROFILE=1.
 	$(call say,Getting a control plane and PostgreSQL and an S3 server ready)
 	@$(COMPILE) build -trimpath -o $(BIN)/bench ./test/perf
 	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); BULKJOB_STORES=$$(hack/stores.sh s3 | tail -n 1); \
 	BULKJOB_PEER=$$(hack/peer.sh | tail -n 1); \
 	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES BULKJOB_PEER PATH; \
-	ONLY='$(ONLY)' QUICK='$(QUICK)' exec $(BIN)/bench
+	ONLY='$(ONLY)' QUICK='$(QUICK)' PROFILE='$(PROFILE)' exec $(BIN)/bench
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s). What fails is kept beside it, in testdata/fuzz.

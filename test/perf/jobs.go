@@ -220,6 +220,7 @@ func (w *world) operatorRound(ctx context.Context, namespace string, n int) (flo
 		return 0, err
 	}
 	w.sayf("%d jobs at once, by the operator", n)
+	profiled := w.profile(ctx, namespace)
 	began, cpu := time.Now(), childrenUsage()
 	if err := w.apply(ctx, namespace, n, func(*v1alpha1.BulkJob) {}); err != nil {
 		return 0, err
@@ -230,6 +231,9 @@ func (w *world) operatorRound(ctx context.Context, namespace string, n int) (flo
 	}
 	took := time.Since(began)
 	used := childrenUsage().since(cpu, n)
+	if err := profiled(); err != nil {
+		return 0, err
+	}
 	after, err := w.calm(ctx)
 	if err != nil {
 		return 0, err
@@ -390,6 +394,7 @@ func (w *world) referenceRound(ctx context.Context, namespace string, n int, s *
 	if err != nil {
 		return 0, err
 	}
+	profiled := w.profile(ctx, namespace)
 	began, cpu := time.Now(), childrenUsage()
 	made := make(chan *v1alpha1.BulkJob, n)
 	group, inner := errgroup.WithContext(ctx)
@@ -409,6 +414,9 @@ func (w *world) referenceRound(ctx context.Context, namespace string, n int, s *
 		return 0, err
 	}
 	took, used := time.Since(began), childrenUsage().since(cpu, n)
+	if err := profiled(); err != nil {
+		return 0, err
+	}
 	after, err := w.requests(ctx)
 	if err != nil {
 		return 0, err

@@ -233,12 +233,12 @@ func (*world) fetch(ctx context.Context, web *http.Client, url string) (string, 
 	}
 	answer, err := web.Do(request)
 	if err != nil {
-		return "", fmt.Errorf("cannot read metrics: %w", err)
+		return "", fmt.Errorf("cannot get a page: %w", err)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("cannot read metrics: %s", answer.Status)
+		err = fmt.Errorf("cannot get a page: %s", answer.Status)
 	}
 	return string(text), err
 }

@@ -3,6 +3,7 @@
 //
 //	ONLY=name,name   benchmarks or rows to run, instead of all
 //	QUICK=1          small sizes: to see that all of it works, not to judge
+//	PROFILE=1        CPU profiles of the API server in the rounds of jobs-per-second, in dist
 package main
 
 import (

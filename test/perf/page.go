@@ -20,6 +20,7 @@ const pageFoot = `
 make bench                            # everything; an hour on two cores, 8 GB of free disk
 make bench ONLY=upload-http           # a benchmark or a row, or several with commas between
 make bench QUICK=1                    # small sizes: shows that all of it works, proves nothing
+make bench ONLY=jobs PROFILE=1        # with CPU profiles of the API server, in dist
 ` + "```" + `
 
 It builds the programs and gets a control plane, PostgreSQL and the S3 server ready by itself. Everything runs as real
