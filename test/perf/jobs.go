@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"os"
@@ -469,4 +470,8 @@ func (s *script) event(i int, j *v1alpha1.BulkJob) *eventsv1.Event {
 }
 
 // receiptName is one that no load has: names of receipts are base32 of 32 bytes.
-func receiptName() string { return "br-" + strings.ToLower(rand.Text()+rand.Text()) }
+func receiptName() string {
+	digest := make([]byte, 32)
+	rand.Read(digest) // it never fails: it crashes the process instead
+	return "br-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(digest))
+}
