@@ -127,7 +127,7 @@ func TestGuards(t *testing.T) {
 			}
 			if tt.without != nil {
 				output := playWithout(t, tt.without, tt.schedule)
-				if !took2.MatchString(output) {
+				if !takenTwice.MatchString(output) {
 					t.Errorf("%s: without the guard the harness does not see that it was sent twice: %s", tt.reason, output)
 				}
 				return
@@ -140,7 +140,7 @@ func TestGuards(t *testing.T) {
 	}
 }
 
-var took2 = regexp.MustCompile(`the endpoint took \S+ 2 times`)
+var takenTwice = regexp.MustCompile(`the endpoint took \S+ 2 times`)
 
 // An edit takes a guard out of a file of the client's.
 type edit struct{ file, guard, instead string }
