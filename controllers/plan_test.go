@@ -631,7 +631,8 @@ func TestSurveyReads(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := surveyed(func(s *survey) {
-					s.report, s.whole, s.c.pinned.Open = nil, false, tc.open
+					s.report, s.whole = nil, false
+					s.c.pinned.OpenAt = func(ctx context.Context, _ int64) (io.ReadCloser, error) { return tc.open(ctx) }
 					s.job.Spec.Source = v1alpha1.BulkJobSource{ObjectStore: &v1alpha1.ObjectStoreSource{URL: "s3://bucket/key"}}
 				})
 				err := s.read(t.Context(), Patience{})

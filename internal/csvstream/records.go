@@ -15,6 +15,7 @@ type Records struct {
 	in      *bufio.Reader
 	record  []byte
 	begun   bool
+	offset  int64
 }
 
 // NewRecords splits what r delivers, checked against o.
@@ -25,6 +26,10 @@ func NewRecords(r io.Reader, o Options) *Records {
 
 // Header is the names of the columns, nil until Next has returned the header row. It must not be changed.
 func (s *Records) Header() []string { return s.checked.Header() }
+
+// Offset is how many bytes of the file stand before the end of what Next returned last, the byte order mark and the blank lines
+// among them; once the error is io.EOF, how many the file has.
+func (s *Records) Offset() int64 { return s.offset }
 
 // Next returns the header first and then row after row, each with the line end that it has in the file, which the last one may
 // lack. What it returns is never empty, and valid until it is called again. After the last row the error is io.EOF itself; it is a
@@ -41,6 +46,7 @@ func (s *Records) Next() ([]byte, error) {
 	for {
 		piece, err := s.in.ReadSlice('\n')
 		s.record = append(s.record, piece...)
+		s.offset += int64(len(piece))
 		if bytes.Count(piece, quote)%2 == 1 {
 			open = !open
 		}

@@ -33,7 +33,7 @@ func FuzzDecompress(f *testing.F) {
 		if isZstd {
 			ref.Compression = Zstd
 		}
-		file, err := newStream(context.Background(), "it", io.NopCloser(bytes.NewReader(stored)), ref)
+		file, err := newStream(context.Background(), "it", io.NopCloser(bytes.NewReader(stored)), ref, 0)
 		var n int64
 		if err == nil {
 			n, err = io.Copy(io.Discard, file)

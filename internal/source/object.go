@@ -82,7 +82,9 @@ func pinObject(l *location, opened store, at object, ref Ref) (*Pinned, error) {
 	}
 	pinned := &Pinned{
 		Size: at.size, Stored: at.size, Version: version, Content: identify(l.canonical(), at), SHA256: sum,
-		Open: func(ctx context.Context) (io.ReadCloser, error) { return openObject(ctx, what, opened, at, ref) },
+		OpenAt: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+			return openObject(ctx, what, opened, at, ref, offset)
+		},
 	}
 	if compressed(ref.Compression) {
 		pinned.Size = -1
@@ -113,12 +115,16 @@ func identify(canonical string, at object) string {
 }
 
 // openObject starts to read, so that faults of the first bytes are told at once.
-func openObject(ctx context.Context, what string, opened store, at object, ref Ref) (io.ReadCloser, error) {
-	var stored io.ReadCloser = newResumer(ctx, what, opened, at)
-	if ref.SHA256 != "" {
+func openObject(ctx context.Context, what string, opened store, at object, ref Ref, offset int64) (io.ReadCloser, error) {
+	from, err := storedFrom(what, at.size, offset, ref.Compression)
+	if err != nil {
+		return nil, err
+	}
+	var stored io.ReadCloser = newResumer(ctx, what, opened, at, from)
+	if ref.SHA256 != "" && offset == 0 {
 		stored = newGuard(stored, what, ref.SHA256)
 	}
-	file, err := newStream(ctx, what, stored, ref)
+	file, err := newStream(ctx, what, stored, ref, offset)
 	if err != nil {
 		return nil, errors.Join(err, stored.Close())
 	}

@@ -24,7 +24,7 @@ var (
 	errLong    = errors.New("the store sends more bytes than the object has")
 )
 
-// resumer reads one object, as it was at stat, from its first byte to its last. It opens the object at its first Read,
+// resumer reads one object, as it was at stat, from its offset to its last byte. It opens the object at its first Read,
 // and again, where it had got to, when the connection breaks or stalls.
 type resumer struct {
 	ctx   context.Context
@@ -40,8 +40,8 @@ type resumer struct {
 	watch    *time.Timer // cuts a request that stalls
 }
 
-func newResumer(ctx context.Context, what string, opened store, at object) *resumer {
-	return &resumer{ctx: ctx, what: what, store: opened, at: at}
+func newResumer(ctx context.Context, what string, opened store, at object, offset int64) *resumer {
+	return &resumer{ctx: ctx, what: what, store: opened, at: at, offset: offset}
 }
 
 func (r *resumer) Read(p []byte) (int, error) {

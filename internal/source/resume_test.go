@@ -135,7 +135,7 @@ func TestResumer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newScripted(content, tc.answers...)
 				began := time.Now()
-				r := newResumer(t.Context(), `object "s3://b/k"`, s, s.at)
+				r := newResumer(t.Context(), `object "s3://b/k"`, s, s.at, 0)
 				text, err := io.ReadAll(r)
 				if string(text) != tc.want || (err != nil) != (tc.err != nil) || !errors.Is(err, tc.err) {
 					t.Errorf("got %q, %v; want %q, %v", text, err, tc.want, tc.err)
@@ -175,7 +175,7 @@ func TestResumerEndsWithItsContext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cut := context.WithCancelCause(t.Context())
 				s := newScripted("0123456789", tc.answer)
-				r := newResumer(ctx, "it", s, s.at)
+				r := newResumer(ctx, "it", s, s.at, 0)
 				time.AfterFunc(100*time.Millisecond, func() { cut(cause) })
 				began := time.Now()
 				if n, err := r.Read(make([]byte, 5)); n != 0 || !errors.Is(err, cause) {
@@ -196,7 +196,7 @@ func TestResumerEndsWithItsContext(t *testing.T) {
 func TestResumerIsPatientWithItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted("0123456789")
-		r := newResumer(t.Context(), "it", s, s.at)
+		r := newResumer(t.Context(), "it", s, s.at, 0)
 		for range 10 {
 			if n, err := r.Read(make([]byte, 1)); n != 1 || err != nil {
 				t.Fatalf("got %d, %v", n, err)
@@ -216,7 +216,7 @@ func TestResumerReadsAsAReaderShould(t *testing.T) {
 	content := strings.Repeat("0123456789", 1000)
 	s := newScripted(content, answer{bytes: 3}, answer{bytes: 5000, broken: io.ErrUnexpectedEOF})
 	synctest.Test(t, func(t *testing.T) {
-		if err := iotest.TestReader(newResumer(t.Context(), "it", s, s.at), []byte(content)); err != nil {
+		if err := iotest.TestReader(newResumer(t.Context(), "it", s, s.at, 0), []byte(content)); err != nil {
 			t.Error(err)
 		}
 	})

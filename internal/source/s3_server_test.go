@@ -185,7 +185,7 @@ func BenchmarkRead(b *testing.B) {
 
 func readWith(b *testing.B, opened store, at object, ref Ref, buffer []byte) {
 	b.Helper()
-	file, err := openObject(b.Context(), "it", opened, at, ref)
+	file, err := openObject(b.Context(), "it", opened, at, ref, 0)
 	if err != nil {
 		b.Fatal(err)
 	}

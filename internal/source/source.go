@@ -15,7 +15,7 @@ type Ref struct {
 	ObjectStore *ObjectRef
 	Compression string // of the stored bytes: None (or empty), Gzip or Zstd
 	SHA256      string // a guard: hex digest the stored bytes must have; optional
-	MaxBytes    int64  // bound of the bytes after decompression; 0 is DefaultMaxBytes
+	MaxBytes    int64  // bound of the bytes after decompression; 0 is DefaultMaxBytes, a negative value none
 }
 
 // KeyRef is a key of an object in the job's namespace.
@@ -30,7 +30,7 @@ type ObjectRef struct {
 	CredentialsSecret string // name of a Secret in the job's namespace; empty: the operator's own identity if it is allowed, else none
 }
 
-// Pinned is a source at one moment. Whatever happens to the object, Open delivers the same bytes or fails.
+// Pinned is a source at one moment. Whatever happens to the object, Open and OpenAt deliver the same bytes or fail.
 type Pinned struct {
 	Size      int64  // bytes as they will be sent; -1 if that is known only after decompression
 	Stored    int64  // bytes as they are stored
@@ -40,10 +40,18 @@ type Pinned struct {
 	Sensitive bool   // from a Secret: neither digest nor names of columns may be shown
 	InMemory  bool   // the bytes are at hand and reading them again costs nothing
 
-	// Open starts a fresh reader at the first byte, decompressed on the way. Reading fails when ctx has ended, when the
-	// compressed data is faulty, beyond Ref.MaxBytes, and when the object is no longer what was pinned.
-	Open func(ctx context.Context) (io.ReadCloser, error)
+	// OpenAt starts a fresh reader at an offset of the file, in bytes from 0, decompressed on the way: what is compressed is read
+	// and thrown away up to there, within the call. Reading fails when ctx has ended, when the compressed data is faulty, beyond
+	// Ref.MaxBytes of the file, and when the object is no longer what was pinned. An offset beyond the file's end is an
+	// io.ErrUnexpectedEOF; at the end, nothing is left to read.
+	//
+	// Only who reads from the first byte, at 0, has the bytes held to Ref.SHA256, and is told by the first ones that they are
+	// compressed though Ref.Compression doesn't say so.
+	OpenAt func(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
+
+// Open is OpenAt the first byte.
+func (p *Pinned) Open(ctx context.Context) (io.ReadCloser, error) { return p.OpenAt(ctx, 0) }
 
 // Reason says why a source can't be used, in a word for a condition.
 type Reason string

@@ -126,7 +126,7 @@ func TestResolve(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Pinned{}, "Open")); diff != "" {
+			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Pinned{}, "OpenAt")); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
 			for _, again := range []string{"first", "second"} {

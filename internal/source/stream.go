@@ -3,10 +3,13 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -59,10 +62,15 @@ func checkMagic(what string, head []byte, compression string) error {
 	}
 }
 
-// newStream makes of stored bytes the file, decompressed on the way. It reads the first bytes at once, closes stored
-// when it is closed itself, and leaves it open if it fails.
-func newStream(ctx context.Context, what string, stored io.ReadCloser, ref Ref) (io.ReadCloser, error) {
+// newStream makes of stored bytes the file from offset on, decompressed on the way. Compressed bytes are given from the first one
+// on, others from the offset. It reads the first bytes at once, closes stored when it is closed itself, and leaves it open if it
+// fails.
+func newStream(ctx context.Context, what string, stored io.ReadCloser, ref Ref, offset int64) (io.ReadCloser, error) {
 	s := &stream{ctx: ctx, what: what, stored: &origin{r: stored}, closer: stored}
+	if offset > 0 && !compressed(ref.Compression) {
+		s.r = s.stored
+		return s, nil
+	}
 	head := make([]byte, magicBytes)
 	n, err := io.ReadFull(stored, head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -76,15 +84,43 @@ func newStream(ctx context.Context, what string, stored io.ReadCloser, ref Ref) 
 		s.r = s.stored
 		return s, nil
 	}
-	s.limit = ref.MaxBytes
-	if s.limit <= 0 {
-		s.limit = DefaultMaxBytes
+	if s.limit = cmp.Or(ref.MaxBytes, DefaultMaxBytes); s.limit < 0 {
+		s.limit = math.MaxInt64
 	}
 	s.left = s.limit
 	if s.r, err = decompress(ref.Compression, s.stored); err != nil {
 		return nil, s.faulty(err)
 	}
+	if err := s.skip(offset); err != nil {
+		s.release()
+		return nil, err
+	}
 	return s, nil
+}
+
+// skip throws the first bytes away.
+func (s *stream) skip(offset int64) error {
+	skipped, err := io.CopyN(io.Discard, s, offset)
+	if err == io.EOF { //nolint:errorlint // a wrapped EOF is a broken stream, not its end
+		return outside(s.what, skipped, offset)
+	}
+	return err
+}
+
+// storedFrom is where the reading of size stored bytes begins, so that newStream can give the file from offset on.
+func storedFrom(what string, size, offset int64, compression string) (int64, error) {
+	switch {
+	case offset < 0 || offset > size && !compressed(compression):
+		return 0, outside(what, size, offset)
+	case compressed(compression):
+		return 0, nil
+	default:
+		return offset, nil
+	}
+}
+
+func outside(what string, size, offset int64) error {
+	return fmt.Errorf("cannot read %s from byte %d, it has %d: %w", what, offset, size, io.ErrUnexpectedEOF)
 }
 
 func decompress(compression string, r io.Reader) (io.Reader, error) {
@@ -173,8 +209,13 @@ func (s *stream) faulty(err error) error {
 }
 
 func (s *stream) Close() error {
+	s.release()
+	return s.closer.Close()
+}
+
+// release ends what decompresses.
+func (s *stream) release() {
 	if d, ok := s.r.(*zstd.Decoder); ok {
 		d.Close()
 	}
-	return s.closer.Close()
 }

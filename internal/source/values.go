@@ -100,12 +100,16 @@ func pin(what, key string, value []byte, ref Ref, sensitive bool) (*Pinned, erro
 	if err := checkMagic(what, value, ref.Compression); err != nil {
 		return nil, err
 	}
-	open := func(ctx context.Context) (io.ReadCloser, error) {
-		return newStream(ctx, what, io.NopCloser(bytes.NewReader(value)), ref)
+	openAt := func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		from, err := storedFrom(what, int64(len(value)), offset, ref.Compression)
+		if err != nil {
+			return nil, err
+		}
+		return newStream(ctx, what, io.NopCloser(bytes.NewReader(value[from:])), ref, offset)
 	}
 	pinned := &Pinned{
 		Size: int64(len(value)), Stored: int64(len(value)), Content: "sha256:" + digest, SHA256: digest,
-		Sensitive: sensitive, InMemory: true, Open: open,
+		Sensitive: sensitive, InMemory: true, OpenAt: openAt,
 	}
 	if compressed(ref.Compression) {
 		pinned.Size = -1
