@@ -146,7 +146,7 @@ func TestStores(t *testing.T) {
 	stores := map[string]func(*testing.T) *realStore{"S3": s3Store, "GCS": gcsStore, "Azure": azureStore}
 	checks := map[string]func(*testing.T, *realStore){
 		"Pinned": testPinned, "LiteralKeys": testLiteralKeys, "AsStored": testAsStored, "Guarded": testGuarded,
-		"Resumed": testResumed, "Changed": testChanged, "ChangedWhileReading": testChangedWhileReading,
+		"Resumed": testResumed, "FromAnyByte": testFromAnyByte, "Changed": testChanged, "ChangedWhileReading": testChangedWhileReading,
 		"Refused": testRefused, "NoDigest": testNoDigest, "Cancelled": testCancelled,
 	}
 	for name, start := range stores {
@@ -176,7 +176,7 @@ func testPinned(t *testing.T, s *realStore) {
 	s.put(t, "contacts.csv", []byte(rows), "")
 	pinned := s.pin(t, s.ref(bucket, "contacts.csv"))
 	want := &Pinned{Size: int64(len(rows)), Stored: int64(len(rows)), Content: md5Of([]byte(rows))}
-	if diff := cmp.Diff(want, pinned, cmpopts.IgnoreFields(Pinned{}, "Open", "Version")); diff != "" || pinned.Version == "" {
+	if diff := cmp.Diff(want, pinned, cmpopts.IgnoreFields(Pinned{}, "OpenAt", "Version")); diff != "" || pinned.Version == "" {
 		t.Errorf("version %q (-want +got):\n%s", pinned.Version, diff)
 	}
 	for range 2 {
@@ -268,6 +268,31 @@ func testResumed(t *testing.T, s *realStore) {
 	got, err := readAll(t.Context(), pinned)
 	if err != nil || got != string(content) || broken.Load() < 3 {
 		t.Errorf("read %d bytes and %v over %d broken connections, want %d bytes over at least 3", len(got), err, broken.Load(), len(content))
+	}
+}
+
+func testFromAnyByte(t *testing.T, s *realStore) {
+	t.Helper()
+	content := noise(7, 3<<20)
+	size := int64(len(content))
+	s.put(t, "parts.bin", content, "")
+	r := s.resolver(t)
+	broken := breakEvery(r, 1<<20)
+	pinned, err := r.Resolve(t.Context(), namespace, s.ref(bucket, "parts.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, offset := range []int64{1, size / 3, size - 1, size} {
+		if got, err := readFrom(t.Context(), pinned, offset); got != string(content[offset:]) || err != nil {
+			t.Errorf("read %d bytes and %v from %d on, want the %d bytes that follow", len(got), err, offset, size-offset)
+		}
+	}
+	if broken.Load() < 3 {
+		t.Errorf("%d connections broke, want at least 3", broken.Load())
+	}
+	s.put(t, "parts.bin", noise(8, 3<<20), "")
+	if got, err := readFrom(t.Context(), pinned, size/2); !errors.Is(err, ErrChanged) {
+		t.Errorf("read %d bytes and %v, want to be told of the change", len(got), err)
 	}
 }
 

@@ -51,7 +51,7 @@ func TestPinObject(t *testing.T) {
 		t.Run(tc.reason, func(t *testing.T) {
 			got, err := pinObject(&location{kind: kindS3, bucket: "imports", key: "a.csv"}, nil, tc.at, tc.ref)
 			checkFailure(t, err, tc.err, tc.words)
-			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Pinned{}, "Open")); diff != "" {
+			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(Pinned{}, "OpenAt")); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})

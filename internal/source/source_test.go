@@ -138,8 +138,10 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-func readAll(ctx context.Context, p *Pinned) (string, error) {
-	r, err := p.Open(ctx)
+func readAll(ctx context.Context, p *Pinned) (string, error) { return readFrom(ctx, p, 0) }
+
+func readFrom(ctx context.Context, p *Pinned, offset int64) (string, error) {
+	r, err := p.OpenAt(ctx, offset)
 	if err != nil {
 		return "", err
 	}
