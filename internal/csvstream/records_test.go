@@ -130,12 +130,33 @@ func checkRecords(t *testing.T, file []byte) {
 			t.Errorf("%q of %q is no row of %d fields: %q, %v", row, file, len(header), fields, err)
 		}
 	}
+	checkOffsets(t, file, rows)
 	whole, _, err := split(strings.NewReader(strings.Join(rows, "")), Options{})
 	if diff := cmp.Diff(rows, whole); diff != "" || err != nil {
 		t.Errorf("%q: split again, %v:\n%s", file, err, diff)
 	}
 	if got, want := len(strings.Join(rows, "")), len(bytes.TrimPrefix(file, utf8BOM)); got > want || got < want-2*bytes.Count(file, []byte("\n"))-1 {
 		t.Errorf("%q: %d bytes of %d are left", file, got, want)
+	}
+}
+
+// checkOffsets finds each record before its offset, and before that nothing but what is left out.
+func checkOffsets(t *testing.T, file []byte, rows []string) {
+	t.Helper()
+	records, start := NewRecords(bytes.NewReader(file), Options{}), int64(0)
+	for _, want := range rows {
+		if _, err := records.Next(); err != nil {
+			t.Fatal(err)
+		}
+		end := records.Offset()
+		before, found := strings.CutSuffix(string(file[start:end]), want)
+		if before = strings.TrimPrefix(before, string(utf8BOM)); !found || strings.Trim(before, "\r\n") != "" {
+			t.Fatalf("%q: bytes %d to %d aren't %q", file, start, end, want)
+		}
+		start = end
+	}
+	if _, err := records.Next(); err != io.EOF || records.Offset() != int64(len(file)) {
+		t.Errorf("%q: %d of %d bytes at the end, %v", file, records.Offset(), len(file), err)
 	}
 }
 

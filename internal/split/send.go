@@ -45,8 +45,12 @@ func (e *exactly) Read(p []byte) (int, error) {
 	}
 	n, err := e.r.Read(p[:min(int64(len(p)), e.left)])
 	e.left -= int64(n)
-	if err == io.EOF && e.left > 0 { //nolint:errorlint // a wrapped EOF is a broken stream, not its end
-		err = io.ErrUnexpectedEOF
+	switch {
+	case e.left == 0:
+		return n, nil // whatever happens behind the part
+	case err == io.EOF: //nolint:errorlint // a wrapped EOF is a broken stream, not its end
+		return n, io.ErrUnexpectedEOF
+	default:
+		return n, err
 	}
-	return n, err
 }
