@@ -155,7 +155,7 @@ func checkOffsets(t *testing.T, file []byte, rows []string) {
 		}
 		start = end
 	}
-	if _, err := records.Next(); err != io.EOF || records.Offset() != int64(len(file)) {
+	if _, err := records.Next(); !errors.Is(err, io.EOF) || records.Offset() != int64(len(file)) {
 		t.Errorf("%q: %d of %d bytes at the end, %v", file, records.Offset(), len(file), err)
 	}
 }

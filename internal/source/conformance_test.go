@@ -277,7 +277,7 @@ func testFromAnyByte(t *testing.T, s *realStore) {
 	size := int64(len(content))
 	s.put(t, "parts.bin", content, "")
 	r := s.resolver(t)
-	broken := breakEvery(r, 1<<20)
+	broken := breakEvery(r, 1<<19)
 	pinned, err := r.Resolve(t.Context(), namespace, s.ref(bucket, "parts.bin"))
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func (e *exactly) Read(p []byte) (int, error) {
 	switch {
 	case e.left == 0:
 		return n, nil // whatever happens behind the part
-	case err == io.EOF: //nolint:errorlint // a wrapped EOF is a broken stream, not its end
+	case err == io.EOF: // a wrapped EOF is a broken stream, not its end
 		return n, io.ErrUnexpectedEOF
 	default:
 		return n, err

@@ -73,7 +73,7 @@ func TestPartReader(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {
 			got, err := io.ReadAll(p.Reader([]byte("a\n"), iotest.DataErrReader(tc.rest)))
-			if string(got) != tc.want || err != tc.err {
+			if string(got) != tc.want || !errors.Is(err, tc.err) {
 				t.Errorf("%q and %v, want %q and %v", got, err, tc.want, tc.err)
 			}
 		})
