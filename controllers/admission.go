@@ -185,6 +185,9 @@ func (o *operator) called(load string) {
 	if strings.HasPrefix(load, reportItem) || strings.HasPrefix(load, planItem) {
 		return
 	}
+	if whole, found := o.nextParts.whole(load); found {
+		wake(o.receiptEvents, named[v1alpha1.BulkReceipt](whole))
+	}
 	namespace, name, _ := strings.Cut(load, "/")
 	key := types.NamespacedName{Namespace: namespace, Name: name}
 	jobs := o.waiters.forLoad(key)
@@ -192,6 +195,39 @@ func (o *operator) called(load string) {
 		wake(o.jobEvents, named[v1alpha1.BulkJob](job))
 	}
 	wake(o.receiptEvents, named[v1alpha1.BulkReceipt](key)) // it may have been claimed for one of them meanwhile
+}
+
+// nextParts are the parts that wait to be claimed, one of each whole at most. Until then they have no receipt to wake.
+type nextParts struct {
+	mu     sync.Mutex
+	wholes map[string]types.NamespacedName // by part
+	parts  map[types.NamespacedName]string // by whole
+}
+
+// set notes which part of a whole waits; empty: none. It returns the one that waits no longer.
+func (n *nextParts) set(whole types.NamespacedName, part string) (before string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before = n.parts[whole]
+	if before == part {
+		return ""
+	}
+	if n.wholes == nil {
+		n.wholes, n.parts = map[string]types.NamespacedName{}, map[types.NamespacedName]string{}
+	}
+	delete(n.wholes, before)
+	delete(n.parts, whole)
+	if part != "" {
+		n.wholes[part], n.parts[whole] = whole, part
+	}
+	return before
+}
+
+func (n *nextParts) whole(part string) (types.NamespacedName, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	whole, found := n.wholes[part]
+	return whole, found
 }
 
 // quota bounds how many do something at once, by key.

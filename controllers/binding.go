@@ -24,7 +24,8 @@ const (
 	indexReceipt    = "status.receipt"               // BulkJob, those that may have a say in the load
 	indexWitness    = "status.receipt on a shelf"    // BulkJob, the others
 	indexConnector  = "spec.connectorRef.name"       // BulkJob, unfinished ones
-	indexClaimedFor = "record.claimedFor on a shelf" // BulkReceipt
+	indexClaimedFor = "record.claimedFor on a shelf" // BulkReceipt, but for parts
+	indexWhole      = "spec.part.of on a shelf"      // BulkReceipt, parts
 )
 
 // claimTimeout bounds the write of a claim, which a stop of the operator does not interrupt.
@@ -75,11 +76,19 @@ func (r *JobReconciler) unshown(ctx context.Context, job *v1alpha1.BulkJob, hash
 		if client.IgnoreNotFound(err) != nil {
 			return nil, err
 		}
-		if receipt.Record.Outcome == "" || err == nil && lastAttempt(receipt).At.After(lastAttempt(shown).At.Time) {
+		if receipt.Record.Outcome == "" || err == nil && claimedAt(receipt).After(claimedAt(shown)) {
 			return receipt, nil
 		}
 	}
 	return nil, nil //nolint:nilnil // bound to none is no error
+}
+
+// claimedAt is when a load was claimed last; in parts, when it was first.
+func claimedAt(receipt *v1alpha1.BulkReceipt) time.Time {
+	if receipt.Record.Division != nil {
+		return receipt.CreationTimestamp.Time
+	}
+	return lastAttempt(receipt).At.Time
 }
 
 // receipt is a whole receipt. The cache has those whose load has not ended; what
@@ -177,7 +186,7 @@ func toBindAnew(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
 		return true // it was another job's budget that was used up
 	}
 	switch record.Reason {
-	case v1alpha1.ReasonBackoffLimit, v1alpha1.ReasonDeadline, v1alpha1.ReasonCancelled:
+	case v1alpha1.ReasonBackoffLimit, v1alpha1.ReasonDeadline, v1alpha1.ReasonCancelled, v1alpha1.ReasonCanaryFailed, v1alpha1.ReasonPartsFailed:
 		return false
 	}
 	return true
@@ -214,15 +223,9 @@ func (o *operator) claim(ctx context.Context, c *consignment, earlier *v1alpha1.
 		switch {
 		case unclear != nil:
 			return fmt.Errorf("cannot see whether the load was claimed: %w", err) // what is in hand stays there: the claim may stand
-		case !mine && (apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err)):
-			o.process.release(c.key(), nonce)
-			return errStale
-		case !mine && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)):
-			o.process.release(c.key(), nonce)
-			return refusal(v1alpha1.ReasonReceiptConflict, "the API server refuses the receipt, so nothing is sent: "+err.Error())
 		case !mine:
 			o.process.release(c.key(), nonce)
-			return fmt.Errorf("cannot claim the load: %w", err)
+			return conflictOr(err, "cannot claim the load")
 		}
 	}
 	wake(o.receiptEvents, receipt)
@@ -242,8 +245,8 @@ func (o *operator) holds(ctx context.Context, key types.NamespacedName, nonce st
 	return err == nil && lastAttempt(receipt).Nonce == nonce, client.IgnoreNotFound(err)
 }
 
-// claimed is the receipt with a new attempt for a consignment.
-func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce string) *v1alpha1.BulkReceipt {
+// receiptFor is the receipt of a consignment without what is new in it: the attempt, or the parts.
+func (c *consignment) receiptFor(earlier *v1alpha1.BulkReceipt) *v1alpha1.BulkReceipt {
 	receipt := &v1alpha1.BulkReceipt{
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.job.Namespace, Name: c.receipt},
 		Spec:       c.identity,
@@ -258,14 +261,24 @@ func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce 
 	if earlier == nil || record.Outcome == v1alpha1.LoadNeverAccepted {
 		record.Rejections = 0
 		record.Source = nil
+		record.Division, record.Parts = nil, nil
+		record.State, record.SubmitTime, record.Rows, record.RowErrors, record.FailureReasons = "", nil, nil, nil, nil
 	}
 	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
 	record.ConnectorRef = c.job.Spec.ConnectorRef
 	record.TargetFingerprint = c.connection.fingerprint
 	record.ClaimedFor = v1alpha1.JobReference{Name: c.job.Name, UID: string(c.job.UID)}
 	record.BindingHash = bindingHash(&c.job.Spec)
+	if c.part != nil {
+		record.ClaimedFor, record.BindingHash = c.part.whole.Record.ClaimedFor, c.part.whole.Record.BindingHash
+	}
 	record.DeletionPolicy = orDefault(c.job.Spec.DeletionPolicy, v1alpha1.DeletionOrphan)
-	token := ""
+	return receipt
+}
+
+// claimed is the receipt with a new attempt for a consignment.
+func (o *operator) claimed(c *consignment, earlier *v1alpha1.BulkReceipt, nonce string) *v1alpha1.BulkReceipt {
+	receipt, token := c.receiptFor(earlier), ""
 	if c.connector.Spec.Deduplication == v1alpha1.DeduplicationAttempt {
 		token = repeatedToken(receipt)
 	}
@@ -326,7 +339,7 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 	switch {
 	case status.Receipt == "":
 		return nil
-	case status.JobID != "":
+	case status.JobID != "", status.Parts != nil && status.SubmitTime != nil:
 	case status.CompletionTime != nil, // it came to nothing
 		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonNotSent),
 		hasReason(status.Conditions, v1alpha1.ConditionReconciling, v1alpha1.ReasonRejected):
@@ -357,6 +370,9 @@ func restored(job *v1alpha1.BulkJob, holder string, now time.Time) *v1alpha1.Bul
 	}
 	if status.CompletionTime != nil {
 		record.Outcome, record.CompletionTime = loadOutcomeOf(status), status.CompletionTime
+	}
+	if status.Parts != nil {
+		restoredWhole(status, &record)
 	}
 	return &v1alpha1.BulkReceipt{
 		ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: status.Receipt},
@@ -405,7 +421,7 @@ func hasReason(conditions []metav1.Condition, kind, reason string) bool {
 // load had ended have no say in it, and are not among them.
 func (o *operator) jobsOf(ctx context.Context, receipt *v1alpha1.BulkReceipt) ([]*v1alpha1.BulkJob, error) {
 	list := &v1alpha1.BulkJobList{}
-	err := o.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name})
+	err := o.client.List(ctx, list, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: wholeName(receipt)})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -48,6 +49,7 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 		r.operator.leave(req.NamespacedName)
 		r.operator.reports.forget(req.NamespacedName)
 		r.operator.plans.forget(req.NamespacedName)
+		r.operator.divisions.forget(req.NamespacedName)
 		r.operator.process.sourceChanged(req.NamespacedName, false, time.Time{})
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -181,10 +183,22 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 	if err := r.operator.check(ctx, c); err != nil {
 		return turn{}, err
 	}
+	if earlier == nil {
+		if err := r.operator.refuseOrphans(ctx, c); err != nil {
+			return turn{}, err
+		}
+	}
 	if earlier == nil && c.connector.Spec.CheckBeforeSend && !c.fit {
 		if err := r.operator.checkBefore(ctx, c); err != nil {
 			return turn{}, err
 		}
+	}
+	division, err := r.divisionFor(ctx, c, earlier)
+	if err != nil {
+		return turn{}, err
+	}
+	if division != nil {
+		return r.claimWhole(ctx, c, earlier, division)
 	}
 	r.operator.join(c)
 	if err := r.operator.admit(ctx, c); err != nil {
@@ -193,7 +207,21 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 	if err := r.operator.claim(ctx, c, earlier); err != nil {
 		return turn{}, err
 	}
-	return turn{said: progressing(v1alpha1.ReasonSending, ""), after: quietStart, priority: prioritySubmit}, nil
+	return claimedTurn(), nil
+}
+
+// divisionFor says in which parts a load is to be sent; nil: whole.
+func (r *JobReconciler) divisionFor(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) (*v1alpha1.Division, error) {
+	anew, err := r.operator.redivide(ctx, earlier)
+	switch {
+	case err != nil:
+		return nil, err
+	case !anew:
+		return earlier.Record.Division, nil
+	case !divides(c.job):
+		return nil, nil //nolint:nilnil // not in parts
+	}
+	return r.operator.divide(c)
 }
 
 // follow mirrors a receipt into the status of a job.
@@ -210,6 +238,16 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	v := &jobView{
 		job: job, receipt: receipt, connector: connector, late: late, now: now, shared: anotherWants(siblings, job),
 		known: r.operator.process.snapshot(client.ObjectKeyFromObject(receipt), receipt, now),
+	}
+	if receipt.Record.Division != nil {
+		parts, err := r.operator.partsOf(ctx, client.ObjectKeyFromObject(receipt))
+		if err != nil {
+			return turn{}, err
+		}
+		v.parts = r.runningParts(receipt, parts)
+		if receipt.Record.Outcome == "" && len(v.parts) == 0 {
+			wake(r.operator.receiptEvents, receipt) // it may have waited for somebody to ask for it
+		}
 	}
 	status, said := mirror(v)
 	said = tooLate(job, &status, said)
@@ -281,8 +319,16 @@ func (r *JobReconciler) waitFor(job *v1alpha1.BulkJob, earlier *v1alpha1.BulkRec
 // forgotten is true for a load whose job the endpoint no longer knows: it never
 // ends, and holds up nothing.
 func (r *JobReconciler) forgotten(receipt *v1alpha1.BulkReceipt) bool {
-	trouble := r.operator.process.troubleOf(client.ObjectKeyFromObject(receipt))
-	return trouble != nil && trouble.reason == v1alpha1.ReasonRemoteForgot
+	names := []string{receipt.Name}
+	for _, entry := range receipt.Record.Parts {
+		if entry.Outcome == "" {
+			names = append(names, partName(receipt.Name, entry.Number))
+		}
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		trouble := r.operator.process.troubleOf(types.NamespacedName{Namespace: receipt.Namespace, Name: name})
+		return trouble != nil && trouble.reason == v1alpha1.ReasonRemoteForgot
+	})
 }
 
 // publish writes the status if it says anything new, in one patch, and tells the rest of the world afterwards.

@@ -38,6 +38,9 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		r.operator.process.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
+	if receipt.Record.Division != nil {
+		return r.whole(ctx, receipt)
+	}
 	v, connection, err := r.view(ctx, receipt)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -165,7 +168,7 @@ func connectorOf(receipt *v1alpha1.BulkReceipt) string {
 
 // retry claims a further attempt, if the job still names the same content.
 func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha1.BulkJob) (ctrl.Result, error) {
-	c, err := r.operator.identify(ctx, job)
+	c, err := r.operator.identifyAgain(ctx, job, v.receipt)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -268,7 +271,7 @@ func (r *ReceiptReconciler) noteOrphan(ctx context.Context, receipt *v1alpha1.Bu
 			return err
 		}
 		bound := &v1alpha1.BulkJobList{}
-		if err := r.operator.live.List(ctx, bound, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: receipt.Name}); err != nil {
+		if err := r.operator.live.List(ctx, bound, client.InNamespace(receipt.Namespace), client.MatchingFields{indexReceipt: wholeName(receipt)}); err != nil {
 			return err
 		}
 		orphaned = (err != nil || string(claimer.UID) != receipt.Record.ClaimedFor.UID) && len(bound.Items) == 0

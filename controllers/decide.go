@@ -274,7 +274,7 @@ func unwanted(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt, now time.Tim
 // boundTo is true if the load is what the job's spec names now.
 func boundTo(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) bool {
 	hash := bindingHash(&job.Spec)
-	if job.Status.Receipt == receipt.Name && job.Status.BindingHash == hash {
+	if job.Status.Receipt == wholeName(receipt) && job.Status.BindingHash == hash {
 		return true
 	}
 	return string(job.UID) == receipt.Record.ClaimedFor.UID && receipt.Record.BindingHash == hash

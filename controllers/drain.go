@@ -42,8 +42,10 @@ func (d *drainer) Start(ctx context.Context) error {
 			logger.Error(err, "Reports are cut off")
 		}
 	}()
-	o.plans.pool.Close()
-	o.plans.pool.CutAll(errShutdown) // they leave nothing behind
+	for _, pool := range []*upload.Pool{o.plans.pool, o.divisions.pool} {
+		pool.Close()
+		pool.CutAll(errShutdown) // they leave nothing behind
+	}
 	for key, nonces := range o.process.drain() {
 		for _, nonce := range nonces {
 			if err := o.giveBack(key, nonce, errShutdown); err != nil {

@@ -46,6 +46,9 @@ func identityOf(spec *v1alpha1.BulkJobSpec, target, content string) v1alpha1.Bul
 
 // receiptName is the name of the receipt of an identity: "br-" and the base32 of a SHA-256.
 func receiptName(identity *v1alpha1.BulkReceiptSpec) string {
+	if part := identity.Part; part != nil {
+		return partName(part.Of, part.Number)
+	}
 	h := sha256.New()
 	writeTuple(h,
 		strconv.Itoa(int(identity.Algorithm)), identity.Target, identity.Object, string(identity.Action),
@@ -53,7 +56,27 @@ func receiptName(identity *v1alpha1.BulkReceiptSpec) string {
 		canonicalParameters(identity.Parameters), identity.Content, identity.SendToken,
 	)
 	writeOptions(h, identity)
+	return nameOfDigest(h)
+}
+
+// partName is the name of the receipt of a part. It is made of the whole's name and the number and nothing else: what a part is
+// stays the same whatever is said of it later.
+func partName(whole string, number int32) string {
+	h := sha256.New()
+	writeTuple(h, "part", whole, strconv.Itoa(int(number)))
+	return nameOfDigest(h)
+}
+
+func nameOfDigest(h hash.Hash) string {
 	return receiptPrefix + strings.ToLower(receiptEncoding.EncodeToString(h.Sum(nil)))
+}
+
+// wholeName is the name of the receipt that jobs are bound to: the whole load's, also for a part of it.
+func wholeName(receipt *v1alpha1.BulkReceipt) string {
+	if part := receipt.Spec.Part; part != nil {
+		return part.Of
+	}
+	return receipt.Name
 }
 
 // writeOptions writes what an identity may have, and mostly has not: without it, the digest stays what it was before there was any.

@@ -337,7 +337,7 @@ func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt
 		next = list.Continue
 		for i := range list.Items {
 			other := &list.Items[i]
-			if other.Name != receipt.Name && other.Record.ConnectorRef == receipt.Record.ConnectorRef &&
+			if wholeName(other) != wholeName(receipt) && other.Record.ConnectorRef == receipt.Record.ConnectorRef &&
 				(lastAttempt(other).At.After(mine) || other.CreationTimestamp.After(mine)) {
 				return other.Name, nil
 			}

@@ -24,6 +24,8 @@ type jobView struct {
 	known     known
 	// late is true if the load had ended before the job asked for it.
 	late bool
+	// parts are those that run of a load in parts.
+	parts []partView
 	// shared is true if another job still wants the load.
 	shared bool
 	now    time.Time
@@ -50,6 +52,10 @@ func mirror(v *jobView) (v1alpha1.BulkJobStatus, verdict) {
 	}
 	status.Upload = uploadStatus(v)
 	status.EstimatedCompletionTime = estimatedCompletion(v, said)
+	status.Parts = partsStatus(v)
+	if record.Division != nil && record.Outcome == "" {
+		mirrorParts(v, &status)
+	}
 	status.StartTime = startTime(v.job, said, takenUp(v))
 	if v.late {
 		none := int64(0)
@@ -97,6 +103,9 @@ func takenUp(v *jobView) time.Time {
 	if v.late || startsAnew(v.job) || record.ClaimedFor.UID != string(v.job.UID) {
 		return v.now
 	}
+	if at := v.receipt.CreationTimestamp.Time; record.Division != nil && at.After(v.job.CreationTimestamp.Time) {
+		return at
+	}
 	for i := range record.Attempts {
 		if at := record.Attempts[i].At.Time; !at.Before(v.job.CreationTimestamp.Time) { // older ones were another job's
 			return at
@@ -121,12 +130,17 @@ func mergeRows(counted, told *v1alpha1.RowCounts) *v1alpha1.RowCounts {
 func judge(v *jobView) verdict {
 	record := &v.receipt.Record
 	switch {
+	case len(record.OtherJobIDs) > 0 && record.Division != nil:
+		return stalled(v1alpha1.ReasonSentTwice, "the endpoint took parts of this load more than once, a second time as "+
+			strings.Join(record.OtherJobIDs, ", ")+": look for rows that are there twice")
 	case len(record.OtherJobIDs) > 0:
 		return stalled(v1alpha1.ReasonSentTwice, fmt.Sprintf(
 			"the endpoint took this load more than once, as jobs %s and %s: look for rows that are there twice",
 			record.JobID, strings.Join(record.OtherJobIDs, ", ")))
 	case v.connector.elsewhere(record) && (v.late || record.Outcome == ""):
 		return elsewhere()
+	case record.Outcome == "" && record.Division != nil:
+		return judgeParts(v)
 	case record.Outcome == "" && record.JobID != "":
 		return judgeRunning(v)
 	case record.Outcome == "":
@@ -148,7 +162,7 @@ func judge(v *jobView) verdict {
 	case record.Outcome == v1alpha1.LoadAbandoned:
 		return failed(v1alpha1.ReasonAbandoned, record.Message)
 	default:
-		return failed(v1alpha1.ReasonRemoteFailed, record.Message)
+		return failed(orDefault(record.Reason, v1alpha1.ReasonRemoteFailed), record.Message)
 	}
 }
 
@@ -230,7 +244,7 @@ func judgeLate(v *jobView) verdict {
 	if record.CompletionTime != nil {
 		when = "at " + record.CompletionTime.UTC().Format(time.RFC3339)
 	}
-	what := fmt.Sprintf("this content was loaded %s for BulkJob %s as the endpoint's job %s", when, record.ClaimedFor.Name, record.JobID)
+	what := fmt.Sprintf("this content was loaded %s for BulkJob %s as the endpoint's %s", when, record.ClaimedFor.Name, endpointJobs(record))
 	switch {
 	case earlier.phase == phaseFailed:
 		return failed(v1alpha1.ReasonAlreadyFailed, what+", and failed: "+truncate(earlier.message, maxQuoted)+"; "+again)

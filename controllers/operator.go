@@ -37,8 +37,10 @@ type operator struct {
 	pool        *upload.Pool
 	reports     reports
 	plans       plans
+	divisions   divisions
 	gates       *upload.Gates
 	waiters     waiters
+	nextParts   nextParts
 	ended       lastWords
 	looks       quota // at object stores, by namespace and in all
 	hosts       quota // requests to endpoints, by host

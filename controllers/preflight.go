@@ -30,22 +30,28 @@ type consignment struct {
 	pinned     *source.Pinned
 	identity   v1alpha1.BulkReceiptSpec
 	receipt    string
-	fit        bool // found fit to be sent, before it had to wait in line
+	fit        bool  // found fit to be sent, before it had to wait in line
+	inParts    bool  // sent in parts, so that it may be larger than what the connector takes at once
+	part       *part // nil: the whole
 }
 
 // identify finds out what load a job names now. It writes nothing. The error is
 // a *held if somebody or something must be waited for.
 func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consignment, error) {
+	return o.consign(ctx, job, job.Spec.Split != nil)
+}
+
+func (o *operator) consign(ctx context.Context, job *v1alpha1.BulkJob, inParts bool) (*consignment, error) {
 	ci, found, err := o.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
 	if err != nil {
 		return nil, err
 	}
-	c := &consignment{job: job, connector: ci, connection: found}
+	c := &consignment{job: job, connector: ci, connection: found, inParts: inParts}
 	// What changes while a job waits in line is found when it is sent.
 	before, waited := o.waiters.waitsFor(client.ObjectKeyFromObject(job))
 	if waited && before.pinned != nil && before.isFor(job) && before.connection == found {
 		c.pinned, c.fit = before.pinned, true
-	} else if c.pinned, err = o.pin(ctx, job, ci); err != nil {
+	} else if c.pinned, err = o.pin(ctx, c); err != nil {
 		return nil, err
 	}
 	c.identity = identityOf(&job.Spec, ci.Target(), c.pinned.Content)
@@ -54,7 +60,8 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 }
 
 // pin finds the content that a job names now.
-func (o *operator) pin(ctx context.Context, job *v1alpha1.BulkJob, ci *v1alpha1.ConnectorInstance) (*source.Pinned, error) {
+func (o *operator) pin(ctx context.Context, c *consignment) (*source.Pinned, error) {
+	job := c.job
 	if job.Spec.Source.ObjectStore != nil {
 		done, err := o.look(job)
 		if err != nil {
@@ -64,7 +71,7 @@ func (o *operator) pin(ctx context.Context, job *v1alpha1.BulkJob, ci *v1alpha1.
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, errSlowLook)
 	defer cancel()
-	pinned, err := o.sources.Resolve(ctx, job.Namespace, sourceRef(&job.Spec.Source, ci))
+	pinned, err := o.sources.Resolve(ctx, job.Namespace, c.sourceRef())
 	if err != nil {
 		return nil, storeHeld(job, err)
 	}
@@ -98,16 +105,22 @@ func (c *consignment) check(ctx context.Context) error {
 	if c.tooLarge() {
 		return refusal(v1alpha1.ReasonSourceTooLarge, tooLargeMessage(c))
 	}
-	if c.identity.Format != v1alpha1.FormatCSV {
+	if c.identity.Format != v1alpha1.FormatCSV || c.part != nil { // the whole was read through before it was divided
 		return nil
 	}
 	return c.checkCSV(ctx)
 }
 
-func (c *consignment) tooLarge() bool { return c.pinned.Size > maxUploadBytes(c.connector) }
+func (c *consignment) tooLarge() bool {
+	return c.size() > maxUploadBytes(c.connector) && (c.part != nil || !c.inParts)
+}
 
 func tooLargeMessage(c *consignment) string {
-	return fmt.Sprintf("the file has %d bytes; ConnectorInstance %s takes at most %d (limits.maxUploadBytes)",
+	if c.part != nil {
+		return fmt.Sprintf("part %d has %d bytes; ConnectorInstance %s takes at most %d by now (limits.maxUploadBytes)",
+			c.part.number, c.size(), c.connector.Name, maxUploadBytes(c.connector))
+	}
+	return fmt.Sprintf("the file has %d bytes; ConnectorInstance %s takes at most %d (limits.maxUploadBytes): send it in parts (spec.split)",
 		c.pinned.Size, c.connector.Name, maxUploadBytes(c.connector))
 }
 
@@ -136,11 +149,19 @@ func (c *consignment) checkCSV(ctx context.Context) error {
 
 // open starts to read what is sent of the source.
 func (c *consignment) open(ctx context.Context) (io.ReadCloser, error) {
-	file, err := c.pinned.Open(ctx)
+	file, err := c.stored(ctx)
 	if err != nil || c.identity.OmitColumn == "" {
 		return file, err
 	}
 	return stripped{report.NewStripper(file, c.identity.OmitColumn, csvstream.Options{HideNames: c.pinned.Sensitive}), file}, nil
+}
+
+// stored is what is sent as the source has it.
+func (c *consignment) stored(ctx context.Context) (io.ReadCloser, error) {
+	if c.part != nil {
+		return c.part.open(ctx, c.pinned)
+	}
+	return c.pinned.Open(ctx)
 }
 
 // stripped is a file without its last column.
@@ -151,10 +172,25 @@ type stripped struct {
 
 // size is how many bytes are sent; -1 where that is known only afterwards.
 func (c *consignment) size() int64 {
-	if c.identity.OmitColumn != "" {
+	switch {
+	case c.identity.OmitColumn != "":
 		return -1
+	case c.part != nil:
+		return c.part.size()
 	}
 	return c.pinned.Size
+}
+
+// counted is nil if a file of so many rows may be sent.
+func (c *consignment) counted(rows int64) error {
+	switch {
+	case rows == 0:
+		return errNoRows
+	case c.part != nil && rows != c.part.Rows:
+		return refusal(v1alpha1.ReasonSourceInvalid, fmt.Sprintf("part %d of the file has %s where %s were found before it was divided; store it again",
+			c.part.number, countOf(rows), countOf(c.part.Rows)))
+	}
+	return nil
 }
 
 var errNoRows = refusal(v1alpha1.ReasonSourceInvalid, "the file has a header and no rows")
@@ -167,12 +203,8 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 	if err := o.enter(c); err != nil {
 		return err
 	}
-	current := &v1alpha1.BulkJob{}
-	if err := o.live.Get(ctx, client.ObjectKeyFromObject(c.job), current); client.IgnoreNotFound(err) != nil {
+	if err := o.stands(ctx, c.job); err != nil {
 		return err
-	}
-	if current.UID != c.job.UID || current.Generation != c.job.Generation || current.DeletionTimestamp != nil {
-		return errStale
 	}
 	if o.pool.Running(c.key().String()) {
 		return errStale // an upload of this load still runs, its receipt lost or not
@@ -180,11 +212,27 @@ func (o *operator) admit(ctx context.Context, c *consignment) error {
 	return nil
 }
 
+// stands is nil if a job still is as it was looked at.
+func (o *operator) stands(ctx context.Context, job *v1alpha1.BulkJob) error {
+	current := &v1alpha1.BulkJob{}
+	if err := o.live.Get(ctx, client.ObjectKeyFromObject(job), current); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if current.UID != job.UID || current.Generation != job.Generation || current.DeletionTimestamp != nil {
+		return errStale
+	}
+	return nil
+}
+
 // errStale says that a job was changed or deleted while it was looked at; the change brings the next reconcile.
 var errStale = errors.New("the job was changed meanwhile")
 
-func sourceRef(s *v1alpha1.BulkJobSource, ci *v1alpha1.ConnectorInstance) source.Ref {
-	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, MaxBytes: maxUploadBytes(ci)}
+func (c *consignment) sourceRef() source.Ref {
+	s := &c.job.Spec.Source
+	ref := source.Ref{Compression: string(s.Compression), SHA256: s.SHA256, MaxBytes: maxUploadBytes(c.connector)}
+	if c.inParts {
+		ref.MaxBytes = -1
+	}
 	if s.ConfigMap != nil {
 		ref.ConfigMap = &source.KeyRef{Name: s.ConfigMap.Name, Key: s.ConfigMap.Key}
 	}
@@ -266,6 +314,9 @@ var expansion = map[v1alpha1.Compression]int64{v1alpha1.CompressionGzip: 1032, v
 
 // most is how many bytes the file can have at most; -1 where that is unknown.
 func (c *consignment) most() int64 {
+	if c.part != nil {
+		return c.part.size()
+	}
 	times := expansion[c.job.Spec.Source.Compression]
 	if c.pinned.Size >= 0 || c.pinned.Stored < 0 || times == 0 {
 		return c.pinned.Size

@@ -266,7 +266,7 @@ func (w *reportWriter) numbering() (numbering report.Numbering, why string) {
 
 // content is the source, if it still has what was sent; else why there can be no repair file.
 func (w *reportWriter) content(ctx context.Context) (pinned *source.Pinned, why string, err error) {
-	c, err := w.identify(ctx, w.job)
+	c, err := w.consign(ctx, w.job, w.receipt.Record.Division != nil)
 	if h, ok := errors.AsType[*held](err); ok && (h.verdict.phase == phaseStalled || h.verdict.reason == v1alpha1.ReasonSourceNotFound) {
 		return nil, h.verdict.message, nil
 	}

@@ -112,22 +112,22 @@ func judgeRows(job *v1alpha1.BulkJob, record *v1alpha1.BulkReceiptRecord) verdic
 		return failed(v1alpha1.ReasonRowsFailed, rowsFailedMessage(rows, record))
 	}
 	if n := unaccounted(rows); deref(n) != 0 {
-		return failed(v1alpha1.ReasonCountMismatch, countMismatchMessage(rows, *n, record.JobID))
+		return failed(v1alpha1.ReasonCountMismatch, countMismatchMessage(rows, *n, endpointJobs(record)))
 	}
-	message := "the endpoint ended its job " + record.JobID + " as " + record.State
+	message := "the endpoint ended its " + endpointJobs(record) + " as " + record.State
 	if rows.Processed != nil {
 		message += fmt.Sprintf(": %d rows, %d failed", *rows.Processed, deref(rows.Failed))
 	}
 	return complete(v1alpha1.ReasonComplete, message)
 }
 
-func countMismatchMessage(rows *v1alpha1.RowCounts, n int64, jobID string) string {
+func countMismatchMessage(rows *v1alpha1.RowCounts, n int64, jobs string) string {
 	message := fmt.Sprintf("%d rows were sent, and the endpoint speaks of %d processed and %d failed: ", *rows.Sent, *rows.Processed, deref(rows.Failed))
 	if n > 0 {
-		return message + fmt.Sprintf("%s unaccounted for. Compare the rows there with the file, by the endpoint's job %s, and load those that are missing",
-			countOf(n), jobID)
+		return message + fmt.Sprintf("%s unaccounted for. Compare the rows there with the file, by the endpoint's %s, and load those that are missing",
+			countOf(n), jobs)
 	}
-	return message + fmt.Sprintf("%s more than were sent. Look for rows that are there twice, by the endpoint's job %s", countOf(-n), jobID)
+	return message + fmt.Sprintf("%s more than were sent. Look for rows that are there twice, by the endpoint's %s", countOf(-n), jobs)
 }
 
 // rowsFailedMessage says how many rows failed, and why: each of a few, else the most frequent reasons.
@@ -158,6 +158,8 @@ func rowByRow(errors []v1alpha1.RowError) string {
 		switch {
 		case i == shownReasons:
 			return message.String() + "; more in status.rowErrors"
+		case e.Row != nil && e.Part > 0:
+			fmt.Fprintf(&message, "; row %d of part %d: %s", *e.Row, e.Part, e.Reason)
 		case e.Row != nil:
 			fmt.Fprintf(&message, "; row %d: %s", *e.Row, e.Reason)
 		default:

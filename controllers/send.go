@@ -100,8 +100,10 @@ func (o *operator) submit(ctx context.Context, c *consignment, receipt *v1alpha1
 		MetaData: metaData(&c.job.Spec, token), Path: c.job.Spec.Path, CallbackURL: o.callback.callbackURL(c.connector, token),
 		TruncatedMayBeAccepted: c.connector.Spec.TruncatedUploads == v1alpha1.TruncatedMayBeAccepted,
 		BeforeBoundary: func(ctx context.Context) error {
-			if rows != nil && rows.Rows() == 0 {
-				return errNoRows
+			if rows != nil {
+				if err := c.counted(rows.Rows()); err != nil {
+					return err
+				}
 			}
 			ctx, cancel := context.WithTimeout(ctx, lastLookTimeout)
 			defer cancel()
@@ -140,6 +142,9 @@ func (o *operator) lastLook(ctx context.Context, c *consignment, receipt *v1alph
 	if err := o.samePin(ctx, c); err != nil {
 		return err
 	}
+	if err := o.samePart(ctx, c); err != nil {
+		return err
+	}
 	return o.stillMine(ctx, receipt)
 }
 
@@ -152,7 +157,7 @@ var gone = map[source.Reason]bool{
 // time: what hangs on it is a whole upload.
 func (o *operator) samePin(ctx context.Context, c *consignment) error {
 	for {
-		pinned, err := o.sources.Resolve(ctx, c.job.Namespace, sourceRef(&c.job.Spec.Source, c.connector))
+		pinned, err := o.sources.Resolve(ctx, c.job.Namespace, c.sourceRef())
 		refused, final := errors.AsType[*source.Error](err)
 		switch {
 		case final && gone[refused.Reason], err == nil && pinned.Content != c.pinned.Content:

@@ -158,6 +158,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		pool:        upload.NewPool(options.MaxUploads, ctrl.Log.WithName("upload")),
 		reports:     reports{pool: upload.NewPool(maxReports, ctrl.Log.WithName("report"))},
 		plans:       plans{pool: upload.NewPool(maxPlans, ctrl.Log.WithName("plan"))},
+		divisions:   divisions{pool: upload.NewPool(maxDivisions, ctrl.Log.WithName("divide"))},
 		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, patience: patience, shard: options.Shard, callback: options.Callback, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
@@ -165,7 +166,7 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 	}
 	op.process.patience = patience
 	op.pool.Wake, op.gates.Wake = op.called, op.called
-	op.reports.pool.Wake, op.plans.pool.Wake = op.jobsTurn, op.jobsTurn
+	op.reports.pool.Wake, op.plans.pool.Wake, op.divisions.pool.Wake = op.jobsTurn, op.jobsTurn, op.jobsTurn
 	return op
 }
 
@@ -177,6 +178,7 @@ func index(mgr ctrl.Manager) error {
 		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexWitness, byWitness),
 		indexer.IndexField(ctx, &v1alpha1.BulkJob{}, indexConnector, byConnector),
 		indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexClaimedFor, byClaim),
+		indexer.IndexField(ctx, &v1alpha1.BulkReceipt{}, indexWhole, byWhole),
 	)
 }
 
@@ -197,7 +199,18 @@ var (
 		return ""
 	})
 	byConnector = by(func(job *v1alpha1.BulkJob) string { return job.Spec.ConnectorRef.Name }) // a skeleton names none
-	byClaim     = by(func(receipt *v1alpha1.BulkReceipt) string { return shelf(receipt.Record.ClaimedFor.UID) })
+	byClaim     = by(func(receipt *v1alpha1.BulkReceipt) string {
+		if receipt.Spec.Part != nil {
+			return ""
+		}
+		return shelf(receipt.Record.ClaimedFor.UID)
+	})
+	byWhole = by(func(receipt *v1alpha1.BulkReceipt) string {
+		if receipt.Spec.Part == nil {
+			return ""
+		}
+		return shelf(receipt.Spec.Part.Of)
+	})
 )
 
 // testifies is true for a job that finished when its load had ended: all it
@@ -245,6 +258,7 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 			r.operator.leave(job)
 			r.operator.reports.forget(job)
 			r.operator.plans.forget(job)
+			r.operator.divisions.forget(job)
 			return nil
 		}))
 }
@@ -253,6 +267,7 @@ func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) 
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
 		For(&v1alpha1.BulkReceipt{}, builder.WithPredicates(predicate.Funcs{CreateFunc: mayGoOn})).
 		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(news, anew)).
+		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(wholeOf), builder.WithPredicates(news)).
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
@@ -353,13 +368,35 @@ func (r *ReceiptReconciler) receiptsOfJob(ctx context.Context, o client.Object) 
 	if err != nil {
 		return nil
 	}
-	requests := make([]reconcile.Request, 0, len(receipts)+1)
-	for i := range receipts {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&receipts[i])})
-	}
 	if job.Status.Receipt != "" {
 		key := client.ObjectKey{Namespace: job.Namespace, Name: job.Status.Receipt}
-		requests = append(requests, reconcile.Request{NamespacedName: key})
+		followed := *named[v1alpha1.BulkReceipt](key)
+		if err := r.Get(ctx, key, &followed); err != nil || followed.Record.ClaimedFor.UID != string(job.UID) {
+			receipts = append(receipts, followed)
+		}
+	}
+	requests := make([]reconcile.Request, 0, len(receipts))
+	for i := range receipts {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&receipts[i])})
+		if receipts[i].Record.Division == nil {
+			continue
+		}
+		parts, err := r.operator.partsOf(ctx, client.ObjectKeyFromObject(&receipts[i]))
+		if err != nil {
+			continue
+		}
+		for number := range parts {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(parts[number])})
+		}
 	}
 	return requests
+}
+
+// wholeOf is the load that a part belongs to.
+func wholeOf(_ context.Context, o client.Object) []reconcile.Request {
+	receipt, ok := whole[*v1alpha1.BulkReceipt](o)
+	if !ok || receipt.Spec.Part == nil {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: receipt.Namespace, Name: receipt.Spec.Part.Of}}}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unique"
@@ -168,14 +169,21 @@ func (e *endedJob) DeepCopyObject() runtime.Object {
 type endedReceipt struct{ skeleton }
 
 const (
-	wordOutcome = words + iota
-	wordClaimer
-	wordClaimerUID
+	wordOutcome    = words + iota
+	wordClaimer    // of a part: its number
+	wordClaimerUID // of a part: the whole's name
 	wordBindingHash
 )
 
 // DeepCopyObject implements runtime.Object: the copy of a skeleton is a BulkReceipt.
 func (e *endedReceipt) DeepCopyObject() runtime.Object {
+	if of := unfold(e.word(wordClaimerUID)); strings.HasPrefix(of, receiptPrefix) {
+		number, _ := strconv.ParseInt(e.word(wordClaimer), 10, 32)
+		return &v1alpha1.BulkReceipt{
+			ObjectMeta: e.meta(), Spec: v1alpha1.BulkReceiptSpec{Part: &v1alpha1.PartReference{Of: of, Number: int32(number)}},
+			Record: v1alpha1.BulkReceiptRecord{Outcome: v1alpha1.LoadOutcome(e.word(wordOutcome))},
+		}
+	}
 	return &v1alpha1.BulkReceipt{
 		ObjectMeta: e.meta(),
 		Record: v1alpha1.BulkReceiptRecord{
@@ -233,8 +241,11 @@ func slimReceipt(object any) (any, error) {
 	}
 	if frozen(receipt) {
 		record := &receipt.Record
-		bones, ok := newSkeleton(&receipt.ObjectMeta, string(record.Outcome),
-			record.ClaimedFor.Name, fold(record.ClaimedFor.UID), fold(record.BindingHash))
+		claimer, uid := record.ClaimedFor.Name, record.ClaimedFor.UID
+		if part := receipt.Spec.Part; part != nil {
+			claimer, uid = strconv.Itoa(int(part.Number)), part.Of
+		}
+		bones, ok := newSkeleton(&receipt.ObjectMeta, string(record.Outcome), claimer, fold(uid), fold(record.BindingHash))
 		if ok {
 			return &endedReceipt{bones}, nil
 		}

@@ -191,6 +191,7 @@ type Resolve struct {
 // +kubebuilder:validation:XValidation:rule="self.action != 'Upsert' || has(self.keyField)",message="keyField is required for action Upsert: it names the field that rows are matched by"
 // +kubebuilder:validation:XValidation:rule="!has(self.source.omitColumn) || !has(self.format) || self.format == 'CSV'",message="omitColumn is for CSV only"
 // +kubebuilder:validation:XValidation:rule="!has(self.onUnknown) || self.onUnknown != 'Resend' || (self.action == 'Upsert' && has(self.keyField))",message="onUnknown Resend is for action Upsert with a keyField only: a Create that is sent again doubles its rows"
+// +kubebuilder:validation:XValidation:rule="!(has(self.split) || has(self.canary)) || !has(self.format) || self.format == 'CSV'",message="split and canary are for CSV only"
 type BulkJobSpec struct {
 	// ConnectorRef names the ConnectorInstance, in this namespace, that the file is sent to.
 	ConnectorRef LocalReference `json:"connectorRef"`
@@ -292,6 +293,13 @@ type BulkJobSpec struct {
 	// set; once it is false, the load begins. A load that was begun before goes on.
 	// +optional
 	DryRun bool `json:"dryRun,omitempty"`
+	// Split divides the file into parts that are sent one by one, or several at once. It counts when the load is claimed: what was begun whole
+	// stays whole, and what was begun in parts keeps these parts, whatever is changed here.
+	// +optional
+	Split *Split `json:"split,omitempty"`
+	// Canary sends the first rows as a part of their own, and the others only if these did well. It counts when the load is claimed, as split does.
+	// +optional
+	Canary *Canary `json:"canary,omitempty"`
 	// Report says where the rows that failed are listed, once the load has ended. Unset: nowhere but the first ten in status.rowErrors.
 	// +optional
 	Report *Report `json:"report,omitempty"`
@@ -350,6 +358,9 @@ type RowCounts struct {
 
 // RowError is why one row failed. It never holds the row's data.
 type RowError struct {
+	// Part of the file that the row is in, where it is sent in parts: the endpoint numbers the rows of each.
+	// +optional
+	Part int32 `json:"part,omitempty"`
 	// Row as the endpoint numbers it. Whether it counts from 0 or 1 differs between connectors.
 	// +optional
 	Row *int64 `json:"row,omitempty"`
@@ -398,6 +409,9 @@ type BulkJobStatus struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	FailureReasons []FailureReason `json:"failureReasons,omitempty"`
+	// Parts are how the parts of a load stand that is sent in parts.
+	// +optional
+	Parts *PartsStatus `json:"parts,omitempty"`
 	// Report is what became of the report that spec.report asks for.
 	// +optional
 	Report *ReportStatus `json:"report,omitempty"`
@@ -446,6 +460,7 @@ type BulkJobStatus struct {
 // +kubebuilder:printcolumn:name="Job",type=string,priority=1,JSONPath=`.status.jobID`
 // +kubebuilder:printcolumn:name="Sent",type=integer,priority=1,JSONPath=`.status.rows.sent`
 // +kubebuilder:printcolumn:name="Bytes",type=integer,priority=1,JSONPath=`.status.source.bytes`
+// +kubebuilder:printcolumn:name="Parts",type=string,priority=1,JSONPath=`.status.parts.summary`
 // +kubebuilder:printcolumn:name="ETA",type=string,priority=1,JSONPath=`.status.estimatedCompletionTime`
 // +kubebuilder:printcolumn:name="Receipt",type=string,priority=1,JSONPath=`.status.receipt`
 // +kubebuilder:printcolumn:name="Submitted",type=date,priority=1,JSONPath=`.status.submitTime`

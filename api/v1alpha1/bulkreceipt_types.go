@@ -78,6 +78,9 @@ type BulkReceiptSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	SendToken string `json:"sendToken,omitempty"`
+	// Part is set for a part of a load that is sent in parts. All else is as in the whole load's receipt.
+	// +optional
+	Part *PartReference `json:"part,omitempty"`
 }
 
 // JobReference names one BulkJob, by name and UID.
@@ -138,6 +141,8 @@ type Attempt struct {
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.outcome) || !(oldSelf.outcome in ['Succeeded', 'Failed', 'Cancelled', 'Abandoned']) || (has(self.outcome) && self.outcome == oldSelf.outcome)",message="a terminal outcome is frozen"
 // +kubebuilder:validation:XValidation:rule="oldSelf.attempts.all(o, self.attempts.exists(a, a.number == o.number && a.nonce == o.nonce && a.holder == o.holder) || (self.attempts.size() == 10 && self.attempts.all(a, a.number > o.number)))",message="attempts are append-only; only the oldest may be folded away, and only beyond ten"
 // +kubebuilder:validation:XValidation:rule="self.attempts.all(a, oldSelf.attempts.exists(o, a.number == o.number && a.nonce == o.nonce && a.holder == o.holder) || oldSelf.attempts.all(o, a.number > o.number))",message="a new attempt has a higher number than all before it"
+// +kubebuilder:validation:XValidation:rule="self.attempts.size() > 0 || has(self.division)",message="a load that is not sent in parts has attempts"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.division) || (has(oldSelf.outcome) && oldSelf.outcome == 'NeverAccepted') || (has(self.division) && self.division == oldSelf.division)",message="a load that was begun in parts keeps these parts"
 type BulkReceiptRecord struct {
 	// ConnectorRef names the ConnectorInstance that the load goes through.
 	ConnectorRef LocalReference `json:"connectorRef"`
@@ -151,11 +156,19 @@ type BulkReceiptRecord struct {
 	BindingHash string `json:"bindingHash"`
 	// DeletionPolicy for the time when no job asks for the load any more.
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy"`
-	// Attempts to send the file, the last ten of them.
+	// Attempts to send the file, the last ten of them. What is sent in parts has none of its own: see the parts' receipts.
 	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=10
 	Attempts []Attempt `json:"attempts"`
+	// Division is where the parts begin of a load that is sent in parts. Frozen, unless no part was ever taken.
+	// +optional
+	Division *Division `json:"division,omitempty"`
+	// Parts are what has become of those that the endpoint took, or that have ended.
+	// +optional
+	// +listType=map
+	// +listMapKey=number
+	// +kubebuilder:validation:MaxItems=500
+	Parts []PartRecord `json:"parts,omitempty"`
 	// Rejections since the load was last claimed; they count against the job's backoffLimit.
 	// +optional
 	Rejections int32 `json:"rejections,omitempty"`
@@ -218,6 +231,7 @@ type BulkReceiptRecord struct {
 // +kubebuilder:resource:shortName=br,categories=bulk
 // +kubebuilder:selectablefield:JSONPath=`.spec.object`
 // +kubebuilder:selectablefield:JSONPath=`.record.outcome`
+// +kubebuilder:selectablefield:JSONPath=`.spec.part.of`
 // +kubebuilder:printcolumn:name="Object",type=string,JSONPath=`.spec.object`
 // +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.spec.target`
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.record.state`

@@ -26,6 +26,9 @@ const (
 	ReasonSubmitted = "Submitted"
 	ReasonComplete  = "Complete"
 
+	ReasonDividing     = "Dividing"
+	ReasonSendingParts = "SendingParts"
+
 	// Waiting: the job goes on by itself when the cause is gone.
 
 	ReasonConnectorNotFound  = "ConnectorNotFound"
@@ -62,6 +65,7 @@ const (
 	ReasonUnknownState       = "UnknownState"
 	ReasonReceiptConflict    = "ReceiptConflict"
 	ReasonPlanRejected       = "PlanRejected"
+	ReasonIndivisible        = "Indivisible"
 
 	// The end.
 
@@ -70,6 +74,8 @@ const (
 	ReasonDuplicate     = "Duplicate"
 	ReasonAlreadyFailed = "AlreadyFailed"
 	ReasonRowsFailed    = "RowsFailed"
+	ReasonCanaryFailed  = "CanaryFailed"
+	ReasonPartsFailed   = "PartsFailed"
 	ReasonCountMismatch = "CountMismatch"
 	ReasonRemoteFailed  = "RemoteFailed"
 	ReasonCancelled     = "Cancelled"

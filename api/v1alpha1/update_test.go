@@ -38,8 +38,18 @@ func TestBulkJobUpdate(t *testing.T) {
 }
 
 func TestBulkReceiptSpecUpdate(t *testing.T) {
-	const frozen = "the identity of a load cannot be changed"
+	const (
+		frozen = "the identity of a load cannot be changed"
+		begun  = "a load that was begun in parts keeps these parts"
+	)
 	testUpdate(t, bareReceipt, []transition{
+		{name: "other parts", reason: "what was begun in parts keeps them", before: changes{"record.division": division(0, 30)}, after: changes{"record.division": division(0, 40)}, refusal: begun},
+		{name: "parts taken away", reason: "what was begun in parts keeps them", before: changes{"record.division": division(0, 30)}, after: changes{"record.division": nil}, refusal: begun},
+		{name: "the same parts", reason: "what becomes of them is noted", before: changes{"record.division": division(0, 30)}, after: changes{"record.parts": list{changes{"number": 1, "jobID": "7"}}}},
+		{
+			name: "other parts of what came to nothing", reason: "nothing of it was loaded",
+			before: changes{"record.division": division(0, 30), "record.outcome": "NeverAccepted"}, after: changes{"record.division": division(0, 40), "record.outcome": nil},
+		},
 		{name: "target", reason: "part of the identity", after: changes{"spec.target": "erp"}, refusal: frozen},
 		{name: "object", reason: "part of the identity", after: changes{"spec.object": "account"}, refusal: frozen},
 		{name: "action", reason: "part of the identity", after: changes{"spec.action": "Upsert", "spec.keyField": "email"}, refusal: frozen},

@@ -249,6 +249,15 @@ var bulkJobBounds = slices.Concat(
 	bounds("spec.batchSize", 100000, 100001),
 	bounds("spec.backoffLimit", 0, -1),
 	bounds("spec.backoffLimit", 100, 101),
+	bounds("spec.split.maxRows", 1, 0),
+	bounds("spec.split.maxBytes", 1024, 1023),
+	[]admission{
+		{name: "split by nothing", reason: "how large a part may be must be said", with: changes{"spec.split": changes{"parallelism": 2}}, refusal: "say how large a part may be"},
+		{name: "split of JSON", reason: "parts are of rows behind a header", with: changes{"spec.split": changes{"maxRows": 2}, "spec.format": "JSON"}, refusal: "for CSV only"},
+		{name: "canary of JSON", reason: "parts are of rows behind a header", with: changes{"spec.canary": changes{}, "spec.format": "JSON"}, refusal: "for CSV only"},
+		{name: "canary", reason: "50 rows, of which none may fail", with: changes{"spec.canary": changes{}}},
+		{name: "canary of no rows", reason: "a canary has some", with: changes{"spec.canary": changes{"rows": 0}}, refusal: "spec.canary.rows"},
+	},
 	bounds("spec.activeDeadlineSeconds", 1, 0),
 	bounds("spec.activeDeadlineSeconds", 31536000, 31536001),
 	bounds("spec.ttlSecondsAfterFinished", 0, -1),
@@ -306,13 +315,24 @@ var connectorBounds = slices.Concat(
 	bounds("spec.discoveryIntervalSeconds", 86400, 86401),
 )
 
+// division is that of a file whose parts begin at these places.
+func division(offsets ...int) changes {
+	parts := list{}
+	for i, at := range offsets {
+		parts = append(parts, changes{"offset": at, "row": i + 1})
+	}
+	return changes{"headerBytes": 10, "bytes": 100, "rows": len(offsets), "parts": parts}
+}
+
 const receiptName = "a receipt's name is made of the identity of its load; only the operator makes receipts"
 
 var receipts = slices.Concat([]admission{
 	{name: "bare", reason: "a claim"},
 	{name: "no record", reason: "a claim has its attempt from the start", with: changes{"record": nil}, refusal: "Required value"},
 	{name: "no spec", reason: "a claim is of an identity", with: changes{"spec": nil}, refusal: "Required value"},
-	{name: "no attempts", reason: "a claim is an attempt", with: changes{"record.attempts": list{}}, refusal: "record.attempts"},
+	{name: "no attempts", reason: "a claim is an attempt", with: changes{"record.attempts": list{}}, refusal: "a load that is not sent in parts has attempts"},
+	{name: "in parts", reason: "the parts have the attempts", with: changes{"record.attempts": list{}, "record.division": division(0, 30)}},
+	{name: "in one part", reason: "one part is the whole", with: changes{"record.attempts": list{}, "record.division": division(0)}, refusal: "record.division.parts"},
 	{name: "name of a person's choice", reason: "a name that is no digest claims nothing", with: changes{"metadata.name": "contacts"}, refusal: receiptName},
 	{name: "name one sign short", reason: "a digest has 52 signs of base32", with: changes{"metadata.name": receiptID[:54]}, refusal: receiptName},
 	{name: "name one sign long", reason: "a digest has 52 signs of base32", with: changes{"metadata.name": receiptID + "a"}, refusal: receiptName},
