@@ -13,9 +13,15 @@ const maxNote = 256
 // event when the endpoint took the file, and one when the job has ended.
 func (r *JobReconciler) announce(before, after *v1alpha1.BulkJob, said verdict) {
 	late := said.reason == v1alpha1.ReasonAlreadyLoaded || said.reason == v1alpha1.ReasonAlreadyFailed || said.reason == v1alpha1.ReasonDuplicate
-	if before.Status.JobID != after.Status.JobID && after.Status.JobID != "" && !late {
+	switch parts := after.Status.Parts; {
+	case late:
+	case before.Status.JobID != after.Status.JobID && after.Status.JobID != "":
 		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSubmitted, "Submit",
 			"the endpoint took the file as its job %s", after.Status.JobID)
+		r.operator.metrics.submitted(after)
+	case parts != nil && before.Status.SubmitTime == nil && after.Status.SubmitTime != nil:
+		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonSendingParts, "Submit",
+			"the endpoint took the first of %d parts", parts.Total)
 		r.operator.metrics.submitted(after)
 	}
 	if !said.finished() || said == acknowledged {

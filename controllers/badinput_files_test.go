@@ -147,6 +147,23 @@ func csvFiles() []badJob {
 			input: "more bytes than limits.maxUploadBytes", stopped: beforeSending, want: v1alpha1.ReasonSourceTooLarge, says: "limits.maxUploadBytes",
 			file: []byte("name,email\n" + strings.Repeat(row, 5000)), edit: toSmall,
 		},
+		indivisible("split, and a row larger than maxBytes", "row 2 alone", row+strings.Repeat("x", 2000)+",q@example.com\n", v1alpha1.Split{MaxBytes: new(int64(1024))}),
+		indivisible("split, and groupBy names no column", `no column "company"`, row+row, v1alpha1.Split{MaxRows: new(int64(1)), GroupBy: "company"}),
+		indivisible("split, and a group larger than maxRows", "which spec.split.groupBy keeps together", row+row, v1alpha1.Split{MaxRows: new(int64(1)), GroupBy: "email"}),
+		indivisible("split into more than 500 parts", "there may be 500 parts", strings.Repeat(row, 501), v1alpha1.Split{MaxRows: new(int64(1))}),
+		{
+			input: "split, and a row with too many fields in the last part", stopped: beforeSending, want: v1alpha1.ReasonSourceInvalid, says: "row 5",
+			file: []byte("name,email\n" + strings.Repeat(row, 4) + "a,b,c\n"),
+			edit: func(j *v1alpha1.BulkJob) { j.Spec.Split = &v1alpha1.Split{MaxRows: new(int64(2))} },
+		},
+	}
+}
+
+// indivisible is a file that cannot be sent in such parts.
+func indivisible(input, says, rows string, split v1alpha1.Split) badJob {
+	return badJob{
+		input: input, stopped: beforeSending, want: v1alpha1.ReasonIndivisible, says: says, file: []byte("name,email\n" + rows),
+		edit: func(j *v1alpha1.BulkJob) { j.Spec.Split = &split },
 	}
 }
 

@@ -256,6 +256,9 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	}
 	if deadlinePassed(job, now) && receipt.Record.Outcome == "" {
 		wake(r.operator.receiptEvents, receipt) // it is cut, or cancelled
+		for _, p := range v.parts {
+			wake(r.operator.receiptEvents, p.receipt)
+		}
 	}
 	next := turn{status: &status, said: said, after: untilDeadline(job, now, 10*time.Minute), priority: priorityFollow}
 	if v.known.upload != nil {
@@ -366,7 +369,11 @@ func (r *JobReconciler) quietFor(job *v1alpha1.BulkJob, said verdict) time.Durat
 	if job.Status.ObservedGeneration > 0 && job.Status.StartTime != nil {
 		since = job.Status.StartTime.Time
 	}
-	if said.phase != phaseProgressing || said.reason == v1alpha1.ReasonSubmitted || said.reason == v1alpha1.ReasonRunningLoad || job.Status.JobID != "" {
+	switch said.reason {
+	case v1alpha1.ReasonSubmitted, v1alpha1.ReasonSendingParts, v1alpha1.ReasonRunningLoad:
+		return 0
+	}
+	if said.phase != phaseProgressing || job.Status.JobID != "" {
 		return 0
 	}
 	return min(since.Add(quietStart).Sub(r.operator.now()), quietStart) // another process's clock may have been ahead

@@ -625,9 +625,10 @@ func TestStateMachineIsDrawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, sections, _ := strings.Cut(string(text), "## The life of a load")
-	loads, jobs, found := strings.Cut(sections, "## How a job stands")
-	if !found {
-		t.Fatal("the page has no section about jobs")
+	loads, sections, inParts := strings.Cut(sections, "## The life of a load in parts")
+	wholes, jobs, found := strings.Cut(sections, "## How a job stands")
+	if !inParts || !found {
+		t.Fatal("the page has no section about loads in parts, or none about jobs")
 	}
 	firstColumn := regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\|")
 	picture := regexp.MustCompile("(?s)```mermaid\n(.*?)```")
@@ -636,6 +637,7 @@ func TestStateMachineIsDrawn(t *testing.T) {
 		notDrawn            string
 	}{
 		{"decide.go", "verb", loads, ""},
+		{"whole.go", "task", wholes, ""},
 		{"conditions.go", "phase", jobs, string(phaseReady)}, // of connectors, not of jobs
 	} {
 		want := constants(t, test.file, test.kind)

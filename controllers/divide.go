@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -150,7 +151,11 @@ func (c *consignment) divide(ctx context.Context, limits split.Limits) (*split.D
 	defer file.Close()
 	found, err := split.Divide(file, limits, csvstream.Options{HideNames: c.pinned.Sensitive})
 	if refused, ok := errors.AsType[*split.Error](err); ok {
-		return nil, refusal(v1alpha1.ReasonIndivisible, refused.Error())
+		message := refused.Error()
+		if s := c.job.Spec.Split; s == nil || deref(s.MaxBytes) != limits.MaxBytes {
+			message = strings.ReplaceAll(message, "spec.split.maxBytes", "limits.maxUploadBytes of ConnectorInstance "+c.connector.Name)
+		}
+		return nil, refusal(v1alpha1.ReasonIndivisible, message)
 	}
 	if err != nil {
 		return nil, storeHeld(c.job, changedMeanwhile(err))

@@ -161,8 +161,10 @@ func judge(v *jobView) verdict {
 		return failed(v1alpha1.ReasonCancelled, "the load was cancelled; rows that were written stay written")
 	case record.Outcome == v1alpha1.LoadAbandoned:
 		return failed(v1alpha1.ReasonAbandoned, record.Message)
+	case record.Division != nil:
+		return failed(orDefault(record.Reason, v1alpha1.ReasonPartsFailed), record.Message)
 	default:
-		return failed(orDefault(record.Reason, v1alpha1.ReasonRemoteFailed), record.Message)
+		return failed(v1alpha1.ReasonRemoteFailed, record.Message)
 	}
 }
 

@@ -64,6 +64,9 @@ func judgeParts(v *jobView) verdict {
 	case v.known.trouble != nil && (len(v.parts) == 0 || v.known.trouble.phase == phaseStalled):
 		return *v.known.trouble
 	}
+	if v.receipt.Record.SubmitTime == nil {
+		return progressing(v1alpha1.ReasonSending, partsMessage(v)) // not even the first has arrived
+	}
 	return progressing(v1alpha1.ReasonSendingParts, partsMessage(v))
 }
 

@@ -129,7 +129,7 @@ func TestCanary(t *testing.T) {
 	}
 }
 
-// refuseRow makes the endpoint refuse a file that has a certain row.
+// refusePart makes the endpoint refuse the n-th file.
 func (e *fakeEndpoint) refusePart(number int) {
 	e.set(func(e *fakeEndpoint) {
 		n := 0
@@ -210,7 +210,9 @@ func TestPartsGoOn(t *testing.T) {
 	}{
 		{
 			"the job is suspended, and resumed",
-			func(h *house, job *v1alpha1.BulkJob) { update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true }) },
+			func(h *house, job *v1alpha1.BulkJob) {
+				update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true })
+			},
 			func(h *house, job *v1alpha1.BulkJob) *v1alpha1.BulkJob {
 				update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = false })
 				return job

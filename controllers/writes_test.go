@@ -144,6 +144,10 @@ func (h *house) whileAnswering(job *v1alpha1.BulkJob, begun <-chan struct{}, rel
 }
 
 var paths = map[string]path{
+	"in two parts, one after the other": {
+		arrange: func(h *house) { contacts(h); h.done() },
+		act:     ends(v1alpha1.ReasonComplete, inParts(1, 1)),
+	},
 	"straight: the endpoint's first word after CREATED is COMPLETE": {
 		arrange: func(h *house) { contacts(h); h.done() },
 		act:     ends(v1alpha1.ReasonComplete),

@@ -192,6 +192,7 @@ type Resolve struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.source.omitColumn) || !has(self.format) || self.format == 'CSV'",message="omitColumn is for CSV only"
 // +kubebuilder:validation:XValidation:rule="!has(self.onUnknown) || self.onUnknown != 'Resend' || (self.action == 'Upsert' && has(self.keyField))",message="onUnknown Resend is for action Upsert with a keyField only: a Create that is sent again doubles its rows"
 // +kubebuilder:validation:XValidation:rule="!(has(self.split) || has(self.canary)) || !has(self.format) || self.format == 'CSV'",message="split and canary are for CSV only"
+// +kubebuilder:validation:XValidation:rule="!has(self.split) || !has(self.canary) || !has(self.split.maxRows) || self.canary.rows <= self.split.maxRows",message="canary.rows must not exceed split.maxRows: the canary is a part"
 type BulkJobSpec struct {
 	// ConnectorRef names the ConnectorInstance, in this namespace, that the file is sent to.
 	ConnectorRef LocalReference `json:"connectorRef"`

@@ -239,6 +239,7 @@ type BulkReceiptRecord struct {
 // +kubebuilder:printcolumn:name="Job",type=string,JSONPath=`.record.jobID`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="For",type=string,priority=1,JSONPath=`.record.claimedFor.name`
+// +kubebuilder:printcolumn:name="Part",type=integer,priority=1,JSONPath=`.spec.part.number`
 // +kubebuilder:printcolumn:name="Finished",type=date,priority=1,JSONPath=`.record.completionTime`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^br-[a-z2-7]{52}$')",message="a receipt's name is made of the identity of its load; only the operator makes receipts"
 type BulkReceipt struct {

@@ -240,7 +240,7 @@ func TestKubectlGet(t *testing.T) {
 			wide: "NAME OBJECT CONNECTOR STATE ROWS FAILED READY REASON AGE JOB SENT BYTES PARTS ETA RECEIPT SUBMITTED FINISHED",
 		},
 		{kind: "ci", bare: bareConnector, columns: "NAME ENDPOINT OBJECTS READY REASON AGE", wide: "NAME ENDPOINT OBJECTS READY REASON AGE URL INSTANCE DISCOVERED"},
-		{kind: "br", bare: bareReceipt, columns: "NAME OBJECT TARGET STATE OUTCOME JOB AGE", wide: "NAME OBJECT TARGET STATE OUTCOME JOB AGE FOR FINISHED"},
+		{kind: "br", bare: bareReceipt, columns: "NAME OBJECT TARGET STATE OUTCOME JOB AGE", wide: "NAME OBJECT TARGET STATE OUTCOME JOB AGE FOR PART FINISHED"},
 	} {
 		t.Run(tc.kind, func(t *testing.T) {
 			made := object(t, tc.bare, nil)

@@ -256,6 +256,7 @@ var bulkJobBounds = slices.Concat(
 		{name: "split of JSON", reason: "parts are of rows behind a header", with: changes{"spec.split": changes{"maxRows": 2}, "spec.format": "JSON"}, refusal: "for CSV only"},
 		{name: "canary of JSON", reason: "parts are of rows behind a header", with: changes{"spec.canary": changes{}, "spec.format": "JSON"}, refusal: "for CSV only"},
 		{name: "canary", reason: "50 rows, of which none may fail", with: changes{"spec.canary": changes{}}},
+		{name: "canary of more rows than a part", reason: "the canary is a part", with: changes{"spec.canary": changes{}, "spec.split": changes{"maxRows": 49}}, refusal: "canary.rows must not exceed split.maxRows"},
 		{name: "canary of no rows", reason: "a canary has some", with: changes{"spec.canary": changes{"rows": 0}}, refusal: "spec.canary.rows"},
 	},
 	bounds("spec.activeDeadlineSeconds", 1, 0),
