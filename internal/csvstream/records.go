@@ -59,7 +59,7 @@ func (s *Records) Next() ([]byte, error) {
 		case open: // a line break within quotes; the file doesn't end so, or it wouldn't be sound
 			continue
 		}
-		if row := s.withoutMark(); len(bytes.TrimRight(row, "\r\n")) > 0 {
+		if row := s.withoutMark(); !isBlank(row) {
 			return row, nil
 		}
 		if atEnd {
@@ -76,5 +76,8 @@ func (s *Records) withoutMark() []byte {
 	s.begun = true
 	return bytes.TrimPrefix(s.record, utf8BOM)
 }
+
+// isBlank is true of a sound file's line that is nothing but its end: no row begins with one.
+func isBlank(line []byte) bool { return len(line) == 0 || line[0] == '\n' || line[0] == '\r' }
 
 var quote = []byte{'"'}

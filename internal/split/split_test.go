@@ -79,28 +79,38 @@ func TestDivideRefuses(t *testing.T) {
 		want   error
 	}{
 		{"a row too long for any part", strings.NewReader(file), Limits{MaxBytes: 12}, false, &Error{
-			"row 3 alone would be 17 bytes with the header, and a part may have 12 (spec.split.maxBytes): raise it"}},
+			"row 3 alone would be 17 bytes with the header, and a part may have 12 (spec.split.maxBytes): raise it",
+		}},
 		{"a group too long", strings.NewReader(file), Limits{MaxBytes: 11, GroupBy: "b"}, false, &Error{
 			"rows 1 to 2, which spec.split.groupBy keeps together, would be 12 bytes with the header, and a part may have 11 (spec.split.maxBytes): " +
-				"raise it, or sort the file by another column and name that"}},
+				"raise it, or sort the file by another column and name that",
+		}},
 		{"a group of too many rows", strings.NewReader(file), Limits{MaxRows: 1, GroupBy: "b"}, true, &Error{
 			"rows 1 to 2, which spec.split.groupBy keeps together, would be 2 rows, and a part may have 1 (spec.split.maxRows): " +
-				"raise it, or sort the file by another column and name that"}},
+				"raise it, or sort the file by another column and name that",
+		}},
 		{"the last group, with the blank lines behind it", strings.NewReader("a\n1\n1\n\n"), Limits{MaxBytes: 6, GroupBy: "a"}, false, &Error{
 			"rows 1 to 2, which spec.split.groupBy keeps together, would be 7 bytes with the header, and a part may have 6 (spec.split.maxBytes): " +
-				"raise it, or sort the file by another column and name that"}},
+				"raise it, or sort the file by another column and name that",
+		}},
 		{"a canary too long", strings.NewReader(file), Limits{MaxBytes: 18, CanaryRows: 3}, false, &Error{
-			"the canary, rows 1 to 3, would be 25 bytes with the header, and a part may have 18 (spec.split.maxBytes): lower spec.canary.rows or raise the limit"}},
+			"the canary, rows 1 to 3, would be 25 bytes with the header, and a part may have 18 (spec.split.maxBytes): lower spec.canary.rows or raise the limit",
+		}},
 		{"a canary of too many rows", strings.NewReader(file), Limits{MaxRows: 2, CanaryRows: 3}, false, &Error{
-			"the canary, rows 1 to 3, would be 3 rows, and a part may have 2 (spec.split.maxRows): lower spec.canary.rows or raise the limit"}},
+			"the canary, rows 1 to 3, would be 3 rows, and a part may have 2 (spec.split.maxRows): lower spec.canary.rows or raise the limit",
+		}},
 		{"a canary that its last group makes too large", strings.NewReader("a\n1\n2\n2\n"), Limits{MaxRows: 2, CanaryRows: 2, GroupBy: "a"}, false, &Error{
-			"the canary, rows 1 to 3, would be 3 rows, and a part may have 2 (spec.split.maxRows): lower spec.canary.rows or raise the limit"}},
+			"the canary, rows 1 to 3, would be 3 rows, and a part may have 2 (spec.split.maxRows): lower spec.canary.rows or raise the limit",
+		}},
 		{"too many parts", strings.NewReader(file), Limits{MaxRows: 1, MaxParts: 3}, false, &Error{
-			"row 4 would begin part 4, and there may be 3 parts: raise spec.split.maxBytes or spec.split.maxRows"}},
+			"row 4 would begin part 4, and there may be 3 parts: raise spec.split.maxBytes or spec.split.maxRows",
+		}},
 		{"a column that isn't there", strings.NewReader(file), Limits{GroupBy: "c"}, false, &Error{
-			`the header has no column "c", which spec.split.groupBy names: correct one of them`}},
+			`the header has no column "c", which spec.split.groupBy names: correct one of them`,
+		}},
 		{"of a secret file", strings.NewReader(file), Limits{GroupBy: "c"}, true, &Error{
-			"the header doesn't have the column that spec.split.groupBy names: correct one of them"}},
+			"the header doesn't have the column that spec.split.groupBy names: correct one of them",
+		}},
 		{"an empty file", strings.NewReader(""), Limits{}, false, &csvstream.SyntaxError{Problem: "the file is empty"}},
 		{"names that occur twice", strings.NewReader("a,a\n"), Limits{}, false, &csvstream.SyntaxError{Problem: "columns 1 and 2 have the same name", Names: []string{"a"}}},
 		{"which are a secret", strings.NewReader("a,a\n"), Limits{}, true, &csvstream.SyntaxError{Problem: "columns 1 and 2 have the same name"}},
