@@ -105,36 +105,37 @@ func TestDecideWhole(t *testing.T) {
 		{"the first was given back, and goes before the third", []func(*wholeView){partIs(1, releasedOne), noted(2, loadedPart)}, "Claim 1"},
 		{"one that was taken has no receipt any more", []func(*wholeView){noted(1, takenPart), func(v *wholeView) { delete(v.parts, 1) }}, "Note [1]"},
 		{"what has ended needs no receipt", []func(*wholeView){noted(1, loadedPart), func(v *wholeView) { delete(v.parts, 1) }}, "Claim 2"},
-		{"all are loaded", []func(*wholeView){four(func(n int32) func(*wholeView) { return noted(n, loadedPart) })}, "Conclude Succeeded Complete"},
+		{"all are loaded", []func(*wholeView){four(func(n int32) func(*wholeView) { return noted(n, loadedPart) })}, "Conclude Succeeded by Complete"},
 		{"the last is under way", []func(*wholeView){noted(1, loadedPart), noted(2, loadedPart), noted(3, loadedPart), partIs(4, claimedPart)}, "Wait"},
 		{"one that is held keeps its place", []func(*wholeView){partIs(1, heldPart), partIs(2, claimedPart)}, "Wait"},
 
 		{"beside the canary there is no other", []func(*wholeView){withFirst(0), partIs(1, claimedPart)}, "Wait"},
 		{"the canary did well", []func(*wholeView){withFirst(0), noted(1, loadedPart)}, "Claim 2"},
-		{"a row of the canary failed", []func(*wholeView){withFirst(0), noted(1, endedAs(v1alpha1.LoadSucceeded, 1))}, "Conclude Failed CanaryFailed"},
+		{"a row of the canary failed", []func(*wholeView){withFirst(0), noted(1, endedAs(v1alpha1.LoadSucceeded, 1))}, "Conclude Failed by CanaryFailed"},
 		{
 			"as many rows of the canary failed as may, and all in all, too", []func(*wholeView){
 				withFirst(1), noted(1, endedAs(v1alpha1.LoadSucceeded, 1)), theJob(func(j *v1alpha1.BulkJob) { j.Spec.MaxFailedRows = new(intstr.FromInt32(1)) }),
 			}, "Claim 2",
 		},
 		{"nobody asks for the canary any more", []func(*wholeView){withFirst(0), partIs(1, claimedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Canary = nil })}, "Claim 2"},
-		{"the canary was refused: nothing was loaded", []func(*wholeView){withFirst(0), noted(1, refusedPart)}, "Conclude NeverAccepted CanaryFailed"},
+		{"the canary was refused: nothing was loaded", []func(*wholeView){withFirst(0), noted(1, refusedPart)}, "Conclude NeverAccepted by CanaryFailed"},
 
-		{"one ended badly", []func(*wholeView){noted(1, endedAs(v1alpha1.LoadFailed, 0))}, "Conclude Failed PartsFailed"},
+		{"one ended badly", []func(*wholeView){noted(1, endedAs(v1alpha1.LoadFailed, 0))}, "Conclude Failed by PartsFailed"},
 		{"one ended badly, and another is under way", []func(*wholeView){noted(1, endedAs(v1alpha1.LoadFailed, 0)), partIs(2, claimedPart)}, "Wait"},
 		{"one ended badly, and the others are wanted", []func(*wholeView){noted(1, endedAs(v1alpha1.LoadFailed, 0)), theJob(continues)}, "Claim 2"},
 		{
 			"one of four ended badly, and the others are loaded",
 			[]func(*wholeView){noted(1, endedAs(v1alpha1.LoadFailed, 0)), noted(2, loadedPart), noted(3, loadedPart), noted(4, loadedPart), theJob(continues)},
-			"Conclude Failed PartsFailed",
+			"Conclude Failed by PartsFailed",
 		},
-		{"the first was refused too often", []func(*wholeView){noted(1, refusedPart)}, "Conclude NeverAccepted BackoffLimitExceeded"},
-		{"the second was refused too often", []func(*wholeView){noted(1, loadedPart), noted(2, refusedPart)}, "Conclude Failed BackoffLimitExceeded"},
+		{"the first was refused too often", []func(*wholeView){noted(1, refusedPart)}, "Conclude NeverAccepted by BackoffLimitExceeded"},
+		{"the second was refused too often", []func(*wholeView){noted(1, loadedPart), noted(2, refusedPart)}, "Conclude Failed by BackoffLimitExceeded"},
 		{
 			"the first was refused to another job, which used its own budget up",
-			[]func(*wholeView){partIs(1, refusedPart), func(v *wholeView) { v.parts[1].Record.ClaimedFor.UID = "other" }}, "Claim 1",
+			[]func(*wholeView){partIs(1, refusedPart), func(v *wholeView) { v.parts[1].Record.ClaimedFor.UID = "other" }},
+			"Claim 1",
 		},
-		{"more rows failed than may in all", []func(*wholeView){noted(1, endedAs(v1alpha1.LoadSucceeded, 1))}, "Conclude Failed RowsFailed"},
+		{"more rows failed than may in all", []func(*wholeView){noted(1, endedAs(v1alpha1.LoadSucceeded, 1))}, "Conclude Failed by RowsFailed"},
 		{
 			"a percentage is one of the whole file", []func(*wholeView){
 				noted(1, endedAs(v1alpha1.LoadSucceeded, 2)), theJob(func(j *v1alpha1.BulkJob) { j.Spec.MaxFailedRows = new(intstr.FromString("5%")) }),
@@ -143,10 +144,10 @@ func TestDecideWhole(t *testing.T) {
 
 		{"suspended", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true })}, "Wait"},
 		{"no job is left", []func(*wholeView){noted(1, loadedPart), jobless}, "Wait"},
-		{"no job is left, and nothing was loaded", []func(*wholeView){jobless}, "Conclude NeverAccepted Abandoned"},
-		{"cancelled", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Conclude Cancelled Cancelled"},
+		{"no job is left, and nothing was loaded", []func(*wholeView){jobless}, "Conclude NeverAccepted by Abandoned"},
+		{"cancelled", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Conclude Cancelled by Cancelled"},
 		{"cancelled, and one is under way", []func(*wholeView){noted(1, takenPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Wait"},
-		{"other content", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Conclude Failed SourceChanged"},
+		{"other content", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Conclude Failed by SourceChanged"},
 		{"other parts are asked for: these stay", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Split = nil })}, "Claim 2"},
 		{"without split, one after the other", []func(*wholeView){partIs(1, claimedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Split = nil })}, "Wait"},
 		{"the connector cannot be used", []func(*wholeView){func(v *wholeView) { v.connector.blocked = &verdict{} }}, "Wait"},
@@ -178,7 +179,7 @@ func inWords(v *wholeView, next wholeStep) string {
 		return fmt.Sprint(next.do, " ", next.news)
 	case taskConclude:
 		outcome, why := concluded(&v.receipt.Record, next.why)
-		return fmt.Sprint(next.do, " ", outcome, " ", why.reason)
+		return fmt.Sprint(next.do, " ", outcome, " by ", why.reason)
 	default:
 		return string(next.do)
 	}
@@ -231,7 +232,7 @@ func FuzzDecideWhole(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
-		dice := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a test's dice
+		dice := rand.New(rand.NewPCG(seed, 7))
 		v := wholeOfFour()
 		if dice.IntN(2) == 0 {
 			withFirst(dice.Int64N(2))(v)
