@@ -264,6 +264,9 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	if v.known.upload != nil {
 		next.after = min(next.after, progressInterval)
 	}
+	if receipt.Record.Division != nil && receipt.Record.Outcome == "" {
+		next.after = min(next.after, r.steady(v, &status))
+	}
 	if job.Status.Receipt != receipt.Name {
 		next.after = min(next.after, time.Second) // until it is bound, nobody who polls the load knows whom to wake
 	}

@@ -3,7 +3,9 @@ package controllers
 import (
 	"fmt"
 	"strings"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -166,6 +168,23 @@ func partsUpload(v *jobView, record *v1alpha1.BulkReceiptRecord) *v1alpha1.Uploa
 		}
 	}
 	return upload
+}
+
+// steady keeps what a job shows of a load in parts while nothing but counters has changed, which is worth a write now and then only.
+// It says when to look again.
+func (r *JobReconciler) steady(v *jobView, status *v1alpha1.BulkJobStatus) time.Duration {
+	shown, left := &v.job.Status, progressInterval
+	same := shown.Parts != nil && shown.Receipt == status.Receipt && shown.Parts.Summary == status.Parts.Summary &&
+		shown.Parts.Failed == status.Parts.Failed && equality.Semantic.DeepEqual(shown.Conditions, status.Conditions)
+	r.operator.process.with(client.ObjectKeyFromObject(v.receipt), func(l *load) {
+		if since := v.now.Sub(l.partsShown); same && since < progressInterval {
+			left -= since
+			*status = *shown.DeepCopy()
+			return
+		}
+		l.partsShown = v.now
+	})
+	return left
 }
 
 // endpointJobs names the jobs that a load was taken as, with what belongs before them.

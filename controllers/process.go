@@ -53,6 +53,7 @@ type load struct {
 	trouble    *verdict // why the load is not followed as it should be
 	cancelSent time.Time
 	aftermath  *aftermath // once the endpoint has ended it
+	partsShown time.Time  // when the jobs showed their parts last
 	orphanedAt time.Time  // since when no job was found, looking uncached
 }
 

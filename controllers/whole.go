@@ -333,6 +333,10 @@ func (r *ReceiptReconciler) note(ctx context.Context, v *wholeView, news []int32
 		}
 		takeUp(&whole.Record, receipt)
 	}
+	v.receipt = whole
+	if next := decideWhole(v); next.do == taskConclude {
+		return r.conclude(ctx, v, next.why) // in the same write
+	}
 	return requeue(0, priorityFollow), staleOnConflict(r.Update(ctx, whole))
 }
 
