@@ -27,6 +27,7 @@ func guarded(t *testing.T, objects ...client.Object) *operator {
 	t.Helper()
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.BulkJob{}).
 		WithIndex(&v1alpha1.BulkReceipt{}, indexClaimedFor, byClaim).
+		WithIndex(&v1alpha1.BulkReceipt{}, indexWhole, byWhole).WithIndex(&v1alpha1.BulkReceipt{}, fieldWhole, partOf).
 		WithIndex(&v1alpha1.BulkJob{}, indexReceipt, byReceipt).WithIndex(&v1alpha1.BulkJob{}, indexWitness, byWitness).Build()
 	return &operator{
 		client: c, live: c, process: newProcess(), metrics: newMetrics(), connections: &connections{reader: c},

@@ -116,10 +116,13 @@ func (o *operator) partsOf(ctx context.Context, whole types.NamespacedName) (map
 	return numbered(list, whole.Name), err
 }
 
+// fieldWhole is the field of a part's receipt that the API server selects by.
+const fieldWhole = "spec.part.of"
+
 // liveParts are the same as the API server has them.
 func (o *operator) liveParts(ctx context.Context, whole types.NamespacedName) (map[int32]*v1alpha1.BulkReceipt, error) {
 	list := &v1alpha1.BulkReceiptList{}
-	err := o.live.List(ctx, list, client.InNamespace(whole.Namespace), client.MatchingFields{"spec.part.of": whole.Name})
+	err := o.live.List(ctx, list, client.InNamespace(whole.Namespace), client.MatchingFields{fieldWhole: whole.Name})
 	return numbered(list, whole.Name), err
 }
 

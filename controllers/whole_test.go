@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -281,5 +282,97 @@ func TestSumsOfParts(t *testing.T) {
 	noted(3, silent)(v)
 	if record.Rows.Processed != nil || deref(record.Rows.Sent) != 30 {
 		t.Errorf("rows when one part's were not told: %+v", record.Rows)
+	}
+}
+
+// storedWhole is a whole as the API server has it, and one of its parts.
+func storedWhole(partOutcome v1alpha1.LoadOutcome, changes ...func(*v1alpha1.BulkReceipt)) (receipt, one *v1alpha1.BulkReceipt) {
+	receipt = wholeOfFour().receipt
+	receipt.Namespace = "n"
+	for _, change := range changes {
+		change(receipt)
+	}
+	one = &v1alpha1.BulkReceipt{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: partName(receipt.Name, 1)},
+		Spec:       v1alpha1.BulkReceiptSpec{Part: &v1alpha1.PartReference{Of: receipt.Name, Number: 1}},
+		Record:     v1alpha1.BulkReceiptRecord{Outcome: partOutcome, ClaimedFor: receipt.Record.ClaimedFor},
+	}
+	return receipt, one
+}
+
+// partOf answers as the API server does, by the field that the CRD makes selectable.
+var partOf = by(func(receipt *v1alpha1.BulkReceipt) string {
+	if receipt.Spec.Part == nil {
+		return ""
+	}
+	return receipt.Spec.Part.Of
+})
+
+func TestLastLookAtTheWhole(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		reason string
+		change func(*v1alpha1.BulkReceipt)
+		sends  bool
+	}{
+		{"it goes on", func(*v1alpha1.BulkReceipt) {}, true},
+		{"other parts have ended meanwhile", func(r *v1alpha1.BulkReceipt) { r.Record.Parts = []v1alpha1.PartRecord{{Number: 2}} }, true},
+		{"it has ended", func(r *v1alpha1.BulkReceipt) { r.Record.Outcome = v1alpha1.LoadNeverAccepted }, false},
+		{"it was divided anew", func(r *v1alpha1.BulkReceipt) { r.Record.Division.Parts[1].Offset++ }, false},
+		{"it is sent whole now", func(r *v1alpha1.BulkReceipt) { r.Record.Division = nil }, false},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			claimed, _ := storedWhole("")
+			now, _ := storedWhole("", tc.change)
+			c := &consignment{part: &part{number: 1, whole: claimed, division: claimed.Record.Division}}
+			if err := guarded(t, now).samePart(t.Context(), c); (err == nil) != tc.sends {
+				t.Errorf("the last look at the whole: %v", err)
+			}
+		})
+	}
+}
+
+// What may have been taken of a load keeps its parts, and the load is not ended without it, whatever the cache has.
+func TestPartsThatTheCacheHasNot(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		reason  string
+		outcome v1alpha1.LoadOutcome
+		divides bool // anew
+		ends    bool
+	}{
+		{"a part is under way", "", false, false},
+		{"a part is held", v1alpha1.LoadUnknown, false, false},
+		{"a part is loaded, which the whole does not know", v1alpha1.LoadSucceeded, false, false},
+		{"a part came to nothing", v1alpha1.LoadNeverAccepted, true, true},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			receipt, one := storedWhole(tc.outcome)
+			o := guarded(t, receipt, one)
+			if anew, err := o.redivide(t.Context(), receipt); err != nil || anew != tc.divides {
+				t.Errorf("it may be divided anew: %t, %v", anew, err)
+			}
+			v := wholeOfFour()
+			v.receipt = receipt
+			_, err := (&ReceiptReconciler{Client: o.client, operator: o}).conclude(t.Context(), v, cause{v1alpha1.ReasonCancelled, "cancelled"})
+			if stale := errors.Is(err, errStale); err != nil && !stale || stale == tc.ends {
+				t.Errorf("ended: %v", err)
+			}
+		})
+	}
+}
+
+func TestNothingIsSentBesideOrphanedParts(t *testing.T) {
+	t.Parallel()
+	_, one := storedWhole(v1alpha1.LoadSucceeded)
+	c := &consignment{job: newJob("contacts"), receipt: one.Spec.Part.Of}
+	c.job.Namespace = "n"
+	if err := guarded(t, one).refuseOrphans(t.Context(), c); err == nil {
+		t.Error("a load is sent whose parts are known and whose whole is not")
+	}
+	if err := guarded(t).refuseOrphans(t.Context(), c); err != nil {
+		t.Errorf("a load without parts: %v", err)
 	}
 }
