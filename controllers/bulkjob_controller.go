@@ -183,19 +183,17 @@ func (r *JobReconciler) claim(ctx context.Context, c *consignment, earlier *v1al
 	if err := r.operator.check(ctx, c); err != nil {
 		return turn{}, err
 	}
-	if earlier == nil {
-		if err := r.operator.refuseOrphans(ctx, c); err != nil {
-			return turn{}, err
-		}
+	if err := r.operator.refuseOrphans(ctx, c, earlier); err != nil {
+		return turn{}, err
+	}
+	division, err := r.divisionFor(ctx, c, earlier)
+	if err != nil {
+		return turn{}, err
 	}
 	if earlier == nil && c.connector.Spec.CheckBeforeSend && !c.fit {
 		if err := r.operator.checkBefore(ctx, c); err != nil {
 			return turn{}, err
 		}
-	}
-	division, err := r.divisionFor(ctx, c, earlier)
-	if err != nil {
-		return turn{}, err
 	}
 	if division != nil {
 		return r.claimWhole(ctx, c, earlier, division)
@@ -341,6 +339,9 @@ func (r *JobReconciler) forgotten(receipt *v1alpha1.BulkReceipt) bool {
 func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next turn) (ctrl.Result, error) {
 	if !next.said.keepsPlace() {
 		r.operator.leave(client.ObjectKeyFromObject(job))
+	}
+	if !r.operator.divisions.needed(next.said) {
+		r.operator.divisions.forget(client.ObjectKeyFromObject(job))
 	}
 	if next.status != nil && r.quietFor(job, next.said) <= 0 && !equality.Semantic.DeepEqual(job.Status, *next.status) {
 		after := job.DeepCopy()

@@ -180,6 +180,9 @@ func (r *ReceiptReconciler) retry(ctx context.Context, v *loadView, job *v1alpha
 	if c.receipt != v.receipt.Name {
 		return r.write(ctx, v, step{do: doEnd, reason: v1alpha1.ReasonSourceChanged, message: notWantedMessage(v1alpha1.ReasonSourceChanged)})
 	}
+	if err := r.operator.refuseOrphans(ctx, c, v.receipt); err != nil {
+		return ctrl.Result{}, err
+	}
 	if len(suspects(v.receipt)) > 0 && !repeatable(v.receipt, &v.connector) {
 		if later, err := r.operator.laterClaim(ctx, v.receipt); err != nil || later != "" {
 			return r.holdFor(ctx, v, later, err)

@@ -16,8 +16,11 @@ import (
 	"bulkjob.dev/operator/internal/upload"
 )
 
-// maxDivisions are the files that are read through at once.
-const maxDivisions = 2
+const (
+	// maxDivisions are the files that are read through at once, and maxDivisionsEach of one namespace.
+	maxDivisions     = 2
+	maxDivisionsEach = 1
+)
 
 // divisions are the files that this process reads through to find where their parts begin. Losing this costs another reading.
 type divisions struct {
@@ -28,9 +31,10 @@ type divisions struct {
 
 // dividing is how the reading for a job stands.
 type dividing struct {
-	uid     types.UID // of the job
-	receipt string    // of the content
-	limits  split.Limits
+	uid        types.UID // of the job
+	generation int64
+	receipt    string // of the content
+	limits     split.Limits
 
 	done  bool
 	found *split.Division
@@ -38,7 +42,7 @@ type dividing struct {
 }
 
 func (d *dividing) isFor(c *consignment, limits split.Limits) bool {
-	return d.uid == c.job.UID && d.receipt == c.receipt && d.limits == limits
+	return d.uid == c.job.UID && d.generation == c.job.Generation && d.receipt == c.receipt && d.limits == limits
 }
 
 // divides is true for a job whose file is to be sent in parts, if it is large enough.
@@ -46,9 +50,9 @@ func divides(job *v1alpha1.BulkJob) bool { return job.Spec.Split != nil || job.S
 
 // limitsOf are those that a job and its connector set to a part.
 func limitsOf(job *v1alpha1.BulkJob, ci *v1alpha1.ConnectorInstance) split.Limits {
-	limits := split.Limits{MaxParts: v1alpha1.MaxParts}
+	limits := split.Limits{MaxBytes: maxUploadBytes(ci), MaxParts: v1alpha1.MaxParts}
 	if s := job.Spec.Split; s != nil {
-		limits.MaxBytes, limits.MaxRows, limits.GroupBy = maxUploadBytes(ci), deref(s.MaxRows), s.GroupBy
+		limits.MaxRows, limits.GroupBy = deref(s.MaxRows), s.GroupBy
 		if s.MaxBytes != nil {
 			limits.MaxBytes = min(limits.MaxBytes, *s.MaxBytes)
 		}
@@ -72,7 +76,7 @@ func (d *divisions) of(c *consignment, limits split.Limits) dividing {
 		if d.jobs == nil {
 			d.jobs = map[types.NamespacedName]*dividing{}
 		}
-		state = &dividing{uid: c.job.UID, receipt: c.receipt, limits: limits}
+		state = &dividing{uid: c.job.UID, generation: c.job.Generation, receipt: c.receipt, limits: limits}
 		d.jobs[key] = state
 	}
 	return *state
@@ -99,6 +103,18 @@ func (d *divisions) forget(job types.NamespacedName) {
 	d.pool.Withdraw(job.String())
 }
 
+// ofContent are the reasons for which a file is not read through again until the job, or the content, is another.
+var ofContent = map[string]bool{v1alpha1.ReasonIndivisible: true, v1alpha1.ReasonSourceInvalid: true, v1alpha1.ReasonContentMismatch: true}
+
+// needed is true of what is said of a job for which a file is read through, or was.
+func (d *divisions) needed(said verdict) bool {
+	switch said.reason {
+	case v1alpha1.ReasonDividing, v1alpha1.ReasonLookingUp:
+		return true
+	}
+	return said.keepsPlace() || said.phase == phaseStalled && ofContent[said.reason]
+}
+
 // divide finds where the parts of a consignment begin; nil if it has one only. It takes as long as reading the whole file, so it
 // is done in a pool; the error is a *held until it is.
 func (o *operator) divide(c *consignment) (*v1alpha1.Division, error) {
@@ -106,12 +122,12 @@ func (o *operator) divide(c *consignment) (*v1alpha1.Division, error) {
 	state := o.divisions.of(c, limits)
 	switch {
 	case !state.done:
-		if o.divisions.pool.Admit(job.String(), "", 0) {
-			o.divisions.pool.Start(job.String(), "", 0, func(ctx context.Context) { o.readThrough(ctx, c, limits) })
+		if o.divisions.pool.Admit(job.String(), job.Namespace, maxDivisionsEach) {
+			o.divisions.pool.Start(job.String(), job.Namespace, maxDivisionsEach, func(ctx context.Context) { o.readThrough(ctx, c, limits) })
 		}
 		return nil, &held{progressing(v1alpha1.ReasonDividing, "the file is read through, to find out where its parts begin; nothing is sent before")}
 	case state.err != nil:
-		if h, ok := errors.AsType[*held](state.err); !ok || h.verdict.phase != phaseStalled {
+		if h, ok := errors.AsType[*held](state.err); !ok || !ofContent[h.verdict.reason] {
 			o.divisions.forget(job) // it may pass by itself
 		}
 		return nil, state.err
@@ -146,7 +162,7 @@ func (o *operator) readThrough(ctx context.Context, c *consignment, limits split
 func (c *consignment) divide(ctx context.Context, limits split.Limits) (*split.Division, error) {
 	file, err := c.pinned.Open(ctx)
 	if err != nil {
-		return nil, storeHeld(c.job, changedMeanwhile(err))
+		return nil, storeHeld(c.job, changedMeanwhile(err, "it was read through"))
 	}
 	defer file.Close()
 	found, err := split.Divide(file, limits, csvstream.Options{HideNames: c.pinned.Sensitive})
@@ -158,7 +174,7 @@ func (c *consignment) divide(ctx context.Context, limits split.Limits) (*split.D
 		return nil, refusal(v1alpha1.ReasonIndivisible, message)
 	}
 	if err != nil {
-		return nil, storeHeld(c.job, changedMeanwhile(err))
+		return nil, storeHeld(c.job, changedMeanwhile(err, "it was read through"))
 	}
 	if found.Rows == 0 {
 		return nil, errNoRows
@@ -197,6 +213,9 @@ func (c *consignment) claimedWhole(earlier *v1alpha1.BulkReceipt, division *v1al
 	}
 	record.Division, record.Source = division, c.sourceStatus()
 	record.Source.Bytes = &division.Bytes
+	if record.Source.SHA256 == "" && !c.pinned.Sensitive && (earlier == nil || earlier.Record.Division != division) {
+		record.Source.SHA256 = c.job.Spec.Source.SHA256 // what was read through has it
+	}
 	return receipt
 }
 

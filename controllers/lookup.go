@@ -346,6 +346,22 @@ func (o *operator) laterClaim(ctx context.Context, receipt *v1alpha1.BulkReceipt
 	return "", nil
 }
 
+// carriesPart is true for a job of the endpoint's that came of a part of the content, if the consignment is the whole.
+func (c *consignment) carriesPart(job *openconnectors.Job) bool {
+	if c.part != nil {
+		return false
+	}
+	if c.firstParts == nil {
+		for number := int32(1); number <= maxParallelism; number++ {
+			c.firstParts = append(c.firstParts, partName(c.receipt, number)+".")
+		}
+	}
+	return slices.ContainsFunc(c.firstParts, job.CarriesAny)
+}
+
+// maxParallelism is how many parts may be sent at once: one of so many is the first.
+const maxParallelism = 100
+
 // checkBefore looks a load up at the endpoint that no receipt tells of. If the endpoint took it before, the receipt is made
 // anew, and is to be followed.
 func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
@@ -354,13 +370,20 @@ func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
 		return &held{progressing(v1alpha1.ReasonLookingUp, "checkBeforeSend: waits until other looks through the endpoint's jobs have ended")}
 	}
 	defer done()
+	inParts := false
 	seen, err := lookUp(ctx, c.connection, search{
-		ours:     func(job *openconnectors.Job) bool { return job.CarriesAny(c.receipt + ".") },
+		ours: func(job *openconnectors.Job) bool {
+			inParts = inParts || c.carriesPart(job)
+			return job.CarriesAny(c.receipt + ".")
+		},
 		identity: c.receipt, object: c.identity.Object, objects: c.connection.objects,
 	}, c.connector.Spec.Limits.RequestsPerSecond)
 	switch {
 	case err != nil:
 		return &held{progressing(v1alpha1.ReasonLookingUp, "checkBeforeSend: cannot look through the endpoint's jobs: "+err.Error())}
+	case inParts:
+		return refusal(v1alpha1.ReasonSubmissionUnknown, "checkBeforeSend: the endpoint took parts of this content before, and no receipt says which rows are in them; "+
+			"look there, and change spec.sendToken to load all of it once more")
 	case len(seen.jobs) > 0:
 		receipt := o.claimed(c, nil, newToken())
 		attempt := &receipt.Record.Attempts[0]

@@ -139,7 +139,7 @@ func judge(v *jobView) verdict {
 			record.JobID, strings.Join(record.OtherJobIDs, ", ")))
 	case v.connector.elsewhere(record) && (v.late || record.Outcome == ""):
 		return elsewhere()
-	case record.Outcome == "" && record.Division != nil:
+	case record.Division != nil && (record.Outcome == "" || isHeld(record)):
 		return judgeParts(v)
 	case record.Outcome == "" && record.JobID != "":
 		return judgeRunning(v)

@@ -156,14 +156,17 @@ func entryOf(record *v1alpha1.BulkReceiptRecord, number int32) *v1alpha1.PartRec
 }
 
 // refuseOrphans is not nil for a load whose parts are known, but not where they begin: the receipt of the whole was deleted.
-func (o *operator) refuseOrphans(ctx context.Context, c *consignment) error {
+func (o *operator) refuseOrphans(ctx context.Context, c *consignment, earlier *v1alpha1.BulkReceipt) error {
+	if c.part != nil || earlier != nil && earlier.Record.Division != nil {
+		return nil
+	}
 	parts, err := o.partsOf(ctx, c.key())
 	if err != nil || !partsTaken(parts) {
 		return err
 	}
 	return refusal(v1alpha1.ReasonReceiptConflict, fmt.Sprintf(
-		"this content was sent in parts, of which %s left, and the receipt of the whole, %s, was deleted: restore it from a backup. "+
-			"If the rows shall be loaded once more, change spec.sendToken", plural(int64(len(parts)), "receipt"), c.receipt))
+		"this content was sent in parts, of which there are receipts (%d), and the receipt of the whole, %s, was deleted: restore it from a backup. "+
+			"If the rows shall be loaded once more, change spec.sendToken", len(parts), c.receipt))
 }
 
 // redivide decides about the division of a load that came to nothing before: false if parts of it may have been taken after

@@ -69,7 +69,19 @@ func judgeParts(v *jobView) verdict {
 	if v.receipt.Record.SubmitTime == nil {
 		return progressing(v1alpha1.ReasonSending, partsMessage(v)) // not even the first has arrived
 	}
-	return progressing(v1alpha1.ReasonSendingParts, partsMessage(v))
+	return progressing(v1alpha1.ReasonSendingParts, partsMessage(v)+ailing(v))
+}
+
+// ailing is what the first part suffers from that does not go as it should.
+func ailing(v *jobView) string {
+	for _, p := range v.parts {
+		switch said := judge(v.asPart(p)); said.reason {
+		case v1alpha1.ReasonSending, v1alpha1.ReasonSubmitted, v1alpha1.ReasonUploadSlot:
+		default:
+			return "; " + partWords(v.receipt.Record.Division, p.receipt.Spec.Part.Number) + ": " + truncate(said.message, maxQuoted)
+		}
+	}
+	return ""
 }
 
 // partsMessage says how far the parts are. Which of them run says the status.

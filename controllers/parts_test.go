@@ -3,9 +3,14 @@ package controllers
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/dial"
 )
 
 // rowsCSV is a header and so many rows.
@@ -362,6 +368,44 @@ func TestPartsAfterWhole(t *testing.T) {
 	h.waitReason(job, v1alpha1.ReasonBackoffLimit)
 	h.delete(job)
 	job = h.job("contacts", inParts(2, 1))
+	h.waitReason(job, v1alpha1.ReasonComplete)
+	h.eachOnce(4)
+}
+
+// While a file is read through, to find where its parts begin, the job says so, and nothing is claimed.
+func TestPartsOfASlowStore(t *testing.T) {
+	t.Parallel()
+	h, store := newStore(t)
+	h.ready()
+	behind, err := url.Parse(store.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	released := make(chan struct{})
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(behind)
+		r.Out.Host = r.In.Host // which the store's signatures are about
+	}}
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			<-released
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	release := sync.OnceFunc(func() { close(released) })
+	defer release()
+	address := netip.MustParseAddrPort(slow.Listener.Addr().String())
+	h.stop()
+	h.options.Dial.Private = append(h.options.Dial.Private, dial.Allowance{Prefix: netip.PrefixFrom(address.Addr(), 32), Port: address.Port()})
+	h.start()
+	store.Put(t, bucket, "contacts.csv", []byte(rowsCSV(4)))
+	job := h.job("contacts", inParts(2, 1), stored(store, "contacts.csv"), func(j *v1alpha1.BulkJob) { j.Spec.Source.ObjectStore.Endpoint = slow.URL })
+	h.waitReason(job, v1alpha1.ReasonDividing)
+	if n := len(h.receipts()); n != 0 {
+		t.Errorf("%d receipts before it is known where the parts begin", n)
+	}
+	release()
 	h.waitReason(job, v1alpha1.ReasonComplete)
 	h.eachOnce(4)
 }

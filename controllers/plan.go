@@ -322,9 +322,9 @@ func (o *operator) describe(ctx context.Context, s *survey) error {
 var errSlowPlan = errors.New("the time for one file has passed")
 
 // changedMeanwhile is for a source that was overwritten while it was read.
-func changedMeanwhile(err error) error {
+func changedMeanwhile(err error, when string) error {
 	if errors.Is(err, source.ErrChanged) {
-		return &held{progressing(v1alpha1.ReasonWaitingForSource, "the source was changed while the dry run read it; it is read again")}
+		return &held{progressing(v1alpha1.ReasonWaitingForSource, "the source was changed while "+when+"; it is read again")}
 	}
 	return err
 }

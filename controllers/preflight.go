@@ -30,9 +30,10 @@ type consignment struct {
 	pinned     *source.Pinned
 	identity   v1alpha1.BulkReceiptSpec
 	receipt    string
-	fit        bool  // found fit to be sent, before it had to wait in line
-	inParts    bool  // sent in parts, so that it may be larger than what the connector takes at once
-	part       *part // nil: the whole
+	fit        bool     // found fit to be sent, before it had to wait in line
+	inParts    bool     // sent in parts, so that it may be larger than what the connector takes at once
+	part       *part    // nil: the whole
+	firstParts []string // what the first parts would travel under, if they had been sent before
 }
 
 // identify finds out what load a job names now. It writes nothing. The error is
@@ -105,7 +106,7 @@ func (c *consignment) check(ctx context.Context) error {
 	if c.tooLarge() {
 		return refusal(v1alpha1.ReasonSourceTooLarge, tooLargeMessage(c))
 	}
-	if c.identity.Format != v1alpha1.FormatCSV || c.part != nil { // the whole was read through before it was divided
+	if c.identity.Format != v1alpha1.FormatCSV || c.part != nil || divides(c.job) { // what is divided is read through
 		return nil
 	}
 	return c.checkCSV(ctx)
@@ -314,6 +315,9 @@ var expansion = map[v1alpha1.Compression]int64{v1alpha1.CompressionGzip: 1032, v
 
 // most is how many bytes the file can have at most; -1 where that is unknown.
 func (c *consignment) most() int64 {
+	if c.part != nil && expansion[c.job.Spec.Source.Compression] > 0 {
+		return c.part.Offset + c.part.size() // it is all read, up to there
+	}
 	if c.part != nil {
 		return c.part.size()
 	}

@@ -111,7 +111,13 @@ func judgeRows(job *v1alpha1.BulkJob, record *v1alpha1.BulkReceiptRecord) verdic
 	if rows.Failed != nil && *rows.Failed > maxFailedRows(job, rows) {
 		return failed(v1alpha1.ReasonRowsFailed, rowsFailedMessage(rows, record))
 	}
-	if n := unaccounted(rows); deref(n) != 0 {
+	for i := range record.Parts { // sums would let what one lost make up for what another doubled
+		if n := record.Parts[i].Rows; n != nil && deref(n.Unaccounted) != 0 {
+			return failed(v1alpha1.ReasonCountMismatch, partWords(record.Division, record.Parts[i].Number)+": "+
+				countMismatchMessage(n, *n.Unaccounted, "job "+record.Parts[i].JobID))
+		}
+	}
+	if n := unaccounted(rows); record.Division == nil && deref(n) != 0 {
 		return failed(v1alpha1.ReasonCountMismatch, countMismatchMessage(rows, *n, endpointJobs(record)))
 	}
 	message := "the endpoint ended its " + endpointJobs(record) + " as " + record.State

@@ -115,10 +115,10 @@ func (s *survey) read(ctx context.Context, patience Patience) error {
 		s.whole = true
 	case ctx.Err() == nil && errors.Is(context.Cause(within), errSlowPlan):
 		s.cutOff = "reading took longer than " + patient.String()
-	case errors.As(storeHeld(s.job, changedMeanwhile(err)), &h) && h.verdict.phase == phaseStalled:
+	case errors.As(storeHeld(s.job, changedMeanwhile(err, "the dry run read it")), &h) && h.verdict.phase == phaseStalled:
 		s.unfit = h.verdict
 	default:
-		return storeHeld(s.job, changedMeanwhile(err))
+		return storeHeld(s.job, changedMeanwhile(err, "the dry run read it"))
 	}
 	return nil
 }

@@ -28,6 +28,8 @@ const (
 	taskNote     task = "Note"     // record what has become of parts
 	taskClaim    task = "Claim"    // claim the next part
 	taskConclude task = "Conclude" // record how the whole ended
+	taskHold     task = "Hold"     // record that all that is left of it is held, and that nobody asks for it
+	taskReopen   task = "Reopen"   // let it go on that was held, since somebody asks for it
 )
 
 // wholeView is all that a decision about a whole depends on.
@@ -79,7 +81,7 @@ func (r *ReceiptReconciler) whole(ctx context.Context, receipt *v1alpha1.BulkRec
 }
 
 func (r *ReceiptReconciler) actWhole(ctx context.Context, v *wholeView, next wholeStep) (ctrl.Result, error) {
-	if next.do != taskClaim {
+	if next.do != taskClaim && next.do != taskNote {
 		r.waitsNot(v)
 	}
 	switch next.do {
@@ -89,6 +91,8 @@ func (r *ReceiptReconciler) actWhole(ctx context.Context, v *wholeView, next who
 		return r.claimPart(ctx, v, next)
 	case taskConclude:
 		return r.conclude(ctx, v, next.why)
+	case taskHold, taskReopen:
+		return r.rehold(ctx, v, next)
 	default:
 		r.calm(&v.loadView)
 		return requeue(next.after, priorityFollow), nil
@@ -105,14 +109,18 @@ func decideWhole(v *wholeView) wholeStep {
 	running, next := v.running(), v.next()
 	var stop cause
 	switch {
-	case job == nil && (allSuspended(v.jobs) || v.forsaken() && v.taken()):
+	case job == nil && (v.suspended() || v.forsaken() && v.taken()):
 		return wait // it goes on when somebody asks for it
 	case job == nil:
 		stop = cause{why, notWantedMessage(why)}
+	case v.receipt.Record.Outcome != "":
+		return wholeStep{do: taskReopen}
 	default:
 		stop = v.stops(job)
 	}
 	switch {
+	case job == nil && running > 0 && running == v.held():
+		return v.hold(stop)
 	case stop != (cause{}) && running == 0, next == 0 && running == 0:
 		return wholeStep{do: taskConclude, why: stop}
 	case stop != (cause{}), next == 0:
@@ -123,6 +131,31 @@ func decideWhole(v *wholeView) wholeStep {
 		return wait
 	}
 	return wholeStep{do: taskClaim, job: job, number: next}
+}
+
+// suspended is true of a load that a job would want were it not suspended.
+func (v *wholeView) suspended() bool {
+	return slices.ContainsFunc(v.jobs, func(job *v1alpha1.BulkJob) bool { return unwanted(job, v.receipt, v.now) == v1alpha1.ReasonSuspended })
+}
+
+// hold is for a load that nobody asks for any more, and of which it is not known of all parts whether the endpoint took them. It
+// stands in nobody's way.
+func (v *wholeView) hold(why cause) wholeStep {
+	if isHeld(&v.receipt.Record) {
+		return wholeStep{do: taskWait, after: 10 * recheckDelay}
+	}
+	return wholeStep{do: taskHold, why: why}
+}
+
+// held are the parts of which nobody knows whether the endpoint took them.
+func (v *wholeView) held() int {
+	n := 0
+	for number, receipt := range v.parts {
+		if v.isRunning(number) && isHeld(&receipt.Record) {
+			n++
+		}
+	}
+	return n
 }
 
 // forsaken is true of a load that no job is bound to: they were deleted, and may come back.
@@ -140,11 +173,18 @@ func (v *wholeView) news() []int32 {
 		case entry != nil && entry.Outcome != "":
 		case receipt == nil && entry != nil, // its receipt was deleted
 			receipt != nil && spent(record, receipt),
-			receipt != nil && receipt.Record.JobID != "" && (entry == nil || entry.JobID == ""):
+			receipt != nil && receipt.Record.JobID != "" && (entry == nil || entry.JobID == ""),
+			receipt != nil && entry == nil && v.doubtful(receipt): // should its receipt be deleted, it is not sent again
 			news = append(news, number)
 		}
 	}
 	return news
+}
+
+// doubtful is true of a part that the endpoint may have taken without this process's knowing.
+func (v *wholeView) doubtful(receipt *v1alpha1.BulkReceipt) bool {
+	last := lastAttempt(receipt)
+	return len(suspects(receipt)) > 0 || last.Outcome == "" && last.Holder != "" && last.Holder != v.known.holder
 }
 
 // spent is true of a part that has ended and is not to be tried again for the job that the whole is claimed for.
@@ -165,7 +205,7 @@ func (v *wholeView) isOver(number int32) bool {
 // isRunning is true of a part that was claimed, and has not ended. One of which nobody knows whether it was taken is one of them.
 func (v *wholeView) isRunning(number int32) bool {
 	receipt := v.parts[number]
-	return !v.isOver(number) && receipt != nil && receipt.Record.Outcome != v1alpha1.LoadNeverAccepted
+	return int(number) <= len(v.receipt.Record.Division.Parts) && !v.isOver(number) && receipt != nil && receipt.Record.Outcome != v1alpha1.LoadNeverAccepted
 }
 
 func (v *wholeView) running() int {
@@ -274,18 +314,32 @@ func (r *ReceiptReconciler) waitsNot(v *wholeView) {
 	}
 }
 
+// nextPart finds the content of the part that is to be claimed, in any source that a job names for it; nil if none has it any more.
+func (r *ReceiptReconciler) nextPart(ctx context.Context, v *wholeView, next wholeStep) (*consignment, error) {
+	for _, job := range v.jobs {
+		if unwanted(job, v.receipt, v.now) != "" {
+			continue
+		}
+		if c, err := r.operator.identifyPart(ctx, job, v.receipt, next.number); err != nil || c.part != nil {
+			return c, err
+		}
+	}
+	return nil, nil //nolint:nilnil // none has it
+}
+
 // claimPart asks for the right to send one part; with it, the part's own receipt goes on.
 func (r *ReceiptReconciler) claimPart(ctx context.Context, v *wholeView, next wholeStep) (ctrl.Result, error) {
 	o := r.operator
-	c, err := o.identifyPart(ctx, next.job, v.receipt, next.number)
-	if err != nil {
+	c, err := r.nextPart(ctx, v, next)
+	switch {
+	case err != nil:
 		return ctrl.Result{}, err
-	}
-	if c.part == nil {
-		if v.running() > 0 {
-			return requeue(recheckDelay, priorityFollow), nil
-		}
+	case c == nil && v.running() > 0:
+		return requeue(recheckDelay, priorityFollow), nil
+	case c == nil:
 		return r.conclude(ctx, v, cause{v1alpha1.ReasonSourceChanged, "the source has other content by now"})
+	case c.connection.fingerprint != v.receipt.Record.TargetFingerprint:
+		return ctrl.Result{}, errStale // it was pointed elsewhere a moment ago
 	}
 	if before := o.nextParts.set(client.ObjectKeyFromObject(v.receipt), c.key().String()); before != "" {
 		o.withdraw(before)
@@ -350,8 +404,14 @@ func takeUp(whole *v1alpha1.BulkReceiptRecord, receipt *v1alpha1.BulkReceipt) {
 		entry = entryOf(whole, number)
 	}
 	entry.JobID, entry.SubmitTime, entry.State, entry.Rows = record.JobID, record.SubmitTime, record.State, record.Rows.DeepCopy()
-	if entry.JobID == "" {
+	switch {
+	case entry.JobID == "":
 		entry.Rows = nil // what never arrived counts for nothing
+	case entry.Rows == nil || entry.Rows.Sent == nil: // it was found at the endpoint
+		entry.Rows = mergeRows(&v1alpha1.RowCounts{Sent: new(rangeOf(whole.Division, number).Rows)}, entry.Rows)
+		if frozen(receipt) {
+			entry.Rows.Unaccounted = unaccounted(entry.Rows)
+		}
 	}
 	if spent(whole, receipt) {
 		entry.Outcome = record.Outcome
@@ -400,8 +460,8 @@ func account(whole *v1alpha1.BulkReceiptRecord) {
 		if whole.SubmitTime == nil || entry.SubmitTime.Before(whole.SubmitTime) {
 			whole.SubmitTime = entry.SubmitTime
 		}
-		if whole.State == "" || entry.Outcome != v1alpha1.LoadSucceeded {
-			whole.State = entry.State
+		if entry.Outcome == "" && whole.State == "" {
+			whole.State = entry.State // in the end, that of the last
 		}
 	}
 }
@@ -426,7 +486,7 @@ func addRows(sum, more *v1alpha1.RowCounts, ended bool) {
 	}
 }
 
-// restorePart makes the receipt of a part anew that the endpoint took, and that was deleted since. It sends nothing.
+// restorePart makes the receipt of a part anew that the endpoint took, or may have, and that was deleted since. It sends nothing.
 func (r *ReceiptReconciler) restorePart(ctx context.Context, whole *v1alpha1.BulkReceipt, number int32) error {
 	entry, at := entryOf(&whole.Record, number), metav1.NewMicroTime(r.operator.now())
 	receipt := &v1alpha1.BulkReceipt{
@@ -440,6 +500,9 @@ func (r *ReceiptReconciler) restorePart(ctx context.Context, whole *v1alpha1.Bul
 			}},
 			JobID: entry.JobID, State: entry.State, SubmitTime: entry.SubmitTime, Rows: entry.Rows.DeepCopy(),
 		},
+	}
+	if entry.JobID == "" {
+		receipt.Record.Attempts[0].Outcome, receipt.Record.Attempts[0].Message = v1alpha1.AttemptUnknown, "its receipt was lost"
 	}
 	receipt.Spec.Part = &v1alpha1.PartReference{Of: whole.Name, Number: number}
 	if err := r.Create(ctx, receipt); !apierrors.IsAlreadyExists(err) {
@@ -455,18 +518,44 @@ func (r *ReceiptReconciler) conclude(ctx context.Context, v *wholeView, why caus
 		return ctrl.Result{}, err
 	}
 	for number, receipt := range live {
-		if !v.isOver(number) && receipt.Record.Outcome != v1alpha1.LoadNeverAccepted {
+		if int(number) <= len(v.receipt.Record.Division.Parts) && !v.isOver(number) && receipt.Record.Outcome != v1alpha1.LoadNeverAccepted {
 			return ctrl.Result{}, errStale
 		}
 	}
 	receipt := v.receipt.DeepCopy()
 	outcome, why := concluded(&receipt.Record, why)
+	receipt.Record.State = lastState(&receipt.Record)
 	end(&receipt.Record, outcome, why.reason, why.message, v.now)
 	if err := r.Update(ctx, receipt); err != nil {
 		return ctrl.Result{}, staleOnConflict(err)
 	}
 	r.operator.ended.note(receipt)
 	return ctrl.Result{}, nil
+}
+
+// lastState is the endpoint's word for the last part that it took, the last bad one before all others.
+func lastState(record *v1alpha1.BulkReceiptRecord) string {
+	state := ""
+	for _, bad := range []bool{false, true} {
+		for _, entry := range record.Parts {
+			if entry.JobID != "" && endedBadly(entry) == bad {
+				state = entry.State
+			}
+		}
+	}
+	return state
+}
+
+// rehold records that a load is held, or goes on.
+func (r *ReceiptReconciler) rehold(ctx context.Context, v *wholeView, next wholeStep) (ctrl.Result, error) {
+	receipt := v.receipt.DeepCopy()
+	record := &receipt.Record
+	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
+	if next.do == taskHold {
+		record.Outcome, record.Reason = v1alpha1.LoadUnknown, v1alpha1.ReasonSubmissionUnknown
+		record.Message = next.why.message + "; and it is not known of each part whether the endpoint took it"
+	}
+	return requeue(0, priorityFollow), staleOnConflict(r.Update(ctx, receipt))
 }
 
 // concluded is how a load in parts ended whose parts have, and what is to be said of it.

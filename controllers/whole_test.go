@@ -66,6 +66,8 @@ var (
 	refusedPart = v1alpha1.BulkReceiptRecord{Outcome: v1alpha1.LoadNeverAccepted, Reason: v1alpha1.ReasonBackoffLimit, Message: "refused"}
 	releasedOne = v1alpha1.BulkReceiptRecord{Outcome: v1alpha1.LoadNeverAccepted, Reason: v1alpha1.ReasonSuspended}
 	heldPart    = v1alpha1.BulkReceiptRecord{Outcome: v1alpha1.LoadUnknown}
+	doubtedPart = v1alpha1.BulkReceiptRecord{Attempts: []v1alpha1.Attempt{{Number: 1, Nonce: "one", Holder: thisProcess, Outcome: v1alpha1.AttemptUnknown}}}
+	foreignPart = v1alpha1.BulkReceiptRecord{Attempts: []v1alpha1.Attempt{{Number: 1, Nonce: "one", Holder: "another"}}}
 )
 
 func theJob(change func(*v1alpha1.BulkJob)) func(*wholeView) {
@@ -80,6 +82,21 @@ func withFirst(most int64) func(*wholeView) {
 }
 
 func continues(j *v1alpha1.BulkJob) { j.Spec.Split.OnFailure = v1alpha1.OnPartFailureContinue }
+
+func onHold(v *wholeView) { v.jobs[0].Spec.Suspend = true }
+
+func heldWhole(v *wholeView) { v.receipt.Record.Outcome = v1alpha1.LoadUnknown }
+
+// another is a second job that is bound to the load.
+func another(change func(*v1alpha1.BulkJob)) func(*wholeView) {
+	return func(v *wholeView) {
+		job := v.jobs[0].DeepCopy()
+		job.Name, job.UID, job.Spec.Suspend = "another", "another", false
+		job.Status.Receipt, job.Status.BindingHash = v.receipt.Name, bindingHash(&job.Spec)
+		change(job)
+		v.jobs = append(v.jobs, job)
+	}
+}
 
 func jobless(v *wholeView) { v.jobs = nil }
 
@@ -147,6 +164,17 @@ func TestDecideWhole(t *testing.T) {
 		{"no job is left", []func(*wholeView){noted(1, loadedPart), jobless}, "Wait"},
 		{"no job is left, and nothing was loaded", []func(*wholeView){jobless}, "Conclude NeverAccepted by Abandoned"},
 		{"cancelled", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Conclude Cancelled by Cancelled"},
+		{"one may have been taken: should its receipt be deleted, it is not sent again", []func(*wholeView){partIs(1, doubtedPart)}, "Note [1]"},
+		{"another process claimed one, and may be gone", []func(*wholeView){partIs(1, foreignPart)}, "Note [1]"},
+		{"one that may have been taken has no receipt any more", []func(*wholeView){noted(1, doubtedPart), func(v *wholeView) { delete(v.parts, 1) }}, "Note [1]"},
+		{"one job is suspended, the other cancelled", []func(*wholeView){noted(1, loadedPart), onHold, another(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Wait"},
+		{"one job is suspended, the other on its way out", []func(*wholeView){noted(1, loadedPart), onHold, another(func(j *v1alpha1.BulkJob) { j.DeletionTimestamp = &metav1.Time{Time: noon} })}, "Wait"},
+		{"suspended and cancelled", []func(*wholeView){noted(1, loadedPart), onHold, theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Conclude Cancelled by Cancelled"},
+		{"one is held, and nobody asks for the load", []func(*wholeView){noted(1, heldPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Hold"},
+		{"… and it is recorded", []func(*wholeView){noted(1, heldPart), heldWhole, theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Wait"},
+		{"… and somebody asks for it again", []func(*wholeView){noted(1, heldPart), heldWhole}, "Reopen"},
+		{"one is held, and somebody asks for the load", []func(*wholeView){noted(1, heldPart), noted(2, endedAs(v1alpha1.LoadFailed, 0))}, "Wait"},
+		{"a part beyond the last, of an earlier division", []func(*wholeView){partIs(7, claimedPart), partIs(1, claimedPart)}, "Claim 2"},
 		{"cancelled, and one is under way", []func(*wholeView){noted(1, takenPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Wait"},
 		{"other content", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Conclude Failed by SourceChanged"},
 		{"other parts are asked for: these stay", []func(*wholeView){noted(1, loadedPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Split = nil })}, "Claim 2"},
@@ -197,7 +225,7 @@ func brokenByWhole(v *wholeView, next wholeStep) []string {
 	underWay := 0
 	for number, receipt := range v.parts {
 		entry := entryOf(&v.receipt.Record, number)
-		if receipt.Record.Outcome != v1alpha1.LoadNeverAccepted && (entry == nil || entry.Outcome == "") {
+		if number <= 4 && receipt.Record.Outcome != v1alpha1.LoadNeverAccepted && (entry == nil || entry.Outcome == "") {
 			underWay++
 		}
 	}
@@ -221,6 +249,10 @@ func brokenByWhole(v *wholeView, next wholeStep) []string {
 		rule(why.reason != "" && (why.message != "" || all), "says why")
 	case taskNote:
 		rule(len(next.news) > 0, "there is something to note")
+	case taskHold:
+		rule(v.held() > 0 && v.receipt.Record.Outcome == "", "only where a part is held")
+	case taskReopen:
+		rule(isHeld(&v.receipt.Record), "only what is held")
 	case taskWait:
 		rule(next.after > 0, "looks again")
 	}
@@ -274,8 +306,11 @@ func TestSumsOfParts(t *testing.T) {
 	t.Parallel()
 	v := wholeOfFour(noted(1, endedAs(v1alpha1.LoadSucceeded, 2)), noted(2, loadedPart), noted(3, takenPart))
 	record := &v.receipt.Record
-	if got := record.Rows; deref(got.Sent) != 20 || deref(got.Processed) != 20 || deref(got.Failed) != 2 || got.Unaccounted != nil {
+	if got := record.Rows; deref(got.Sent) != 30 || deref(got.Processed) != 20 || deref(got.Failed) != 2 || got.Unaccounted != nil {
 		t.Errorf("rows while one runs: %+v", got)
+	}
+	if record.State != "RUNNING" {
+		t.Errorf("the state while one runs: %q", record.State)
 	}
 	silent := endedAs(v1alpha1.LoadSucceeded, 0)
 	silent.Rows.Processed = nil
@@ -369,10 +404,41 @@ func TestNothingIsSentBesideOrphanedParts(t *testing.T) {
 	_, one := storedWhole(v1alpha1.LoadSucceeded)
 	c := &consignment{job: newJob("contacts"), receipt: one.Spec.Part.Of}
 	c.job.Namespace = "n"
-	if err := guarded(t, one).refuseOrphans(t.Context(), c); err == nil {
+	if err := guarded(t, one).refuseOrphans(t.Context(), c, nil); err == nil {
 		t.Error("a load is sent whose parts are known and whose whole is not")
 	}
-	if err := guarded(t).refuseOrphans(t.Context(), c); err != nil {
+	if err := guarded(t).refuseOrphans(t.Context(), c, nil); err != nil {
 		t.Errorf("a load without parts: %v", err)
+	}
+}
+
+// What one part lost does not make up for what another doubled, and a part that was found at the endpoint has the rows that the
+// division gave it.
+func TestPartsAreAccountedForOneByOne(t *testing.T) {
+	t.Parallel()
+	short, long := endedAs(v1alpha1.LoadSucceeded, 0), endedAs(v1alpha1.LoadSucceeded, 0)
+	short.Rows.Processed, short.Rows.Unaccounted = new(int64(9)), new(int64(1))
+	long.Rows.Processed, long.Rows.Unaccounted = new(int64(11)), new(int64(-1))
+	found := endedAs(v1alpha1.LoadSucceeded, 0)
+	found.Rows = &v1alpha1.RowCounts{Processed: new(int64(8)), Failed: new(int64)}
+	for _, tc := range []struct {
+		reason string
+		parts  []v1alpha1.BulkReceiptRecord
+		want   string
+	}{
+		{"all agree", []v1alpha1.BulkReceiptRecord{loadedPart, loadedPart, loadedPart, loadedPart}, v1alpha1.ReasonComplete},
+		{"one has a row too few, another one too many", []v1alpha1.BulkReceiptRecord{short, long, loadedPart, loadedPart}, v1alpha1.ReasonCountMismatch},
+		{"one that was found at the endpoint has two rows too few", []v1alpha1.BulkReceiptRecord{loadedPart, found, loadedPart, loadedPart}, v1alpha1.ReasonCountMismatch},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			v := wholeOfFour()
+			for i, record := range tc.parts {
+				noted(int32(i+1), *record.DeepCopy())(v) //nolint:gosec // four
+			}
+			if said := judgeRows(v.jobs[0], &v.receipt.Record); said.reason != tc.want {
+				t.Errorf("%s: %s; rows %+v", said.reason, said.message, v.receipt.Record.Rows)
+			}
+		})
 	}
 }
