@@ -58,7 +58,7 @@ func run(m *testing.M) (code int, err error) {
 	defer database.Stop()
 	bin = filepath.Join(dir, "bin") + string(filepath.Separator)
 	// The flags of make build, so that the two share what is compiled.
-	build := exec.Command("go", "build", "-trimpath", "-o", bin, "./cmd/manager", "./cmd/bulk-endpoint")
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, "./cmd/manager", "./cmd/bulk-endpoint", "./test/chaos")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("cannot build the programs: %w: %s", err, out)
