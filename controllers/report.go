@@ -133,10 +133,14 @@ func add(files *v1alpha1.ReportStatus, words string) {
 	files.Message = truncate(words, maxReportMessage)
 }
 
-// reportable is true if a job asks for a report of a load that has ended, and of which rows failed.
+// reportable is true if a job asks for a report of a load that has ended, and that left rows to be loaded. If the endpoint took nothing
+// there is none: the file itself can be loaded again.
 func reportable(v *jobView) bool {
-	record := &v.receipt.Record
-	return v.job.Spec.Report != nil && record.JobID != "" && frozen(v.receipt) && record.Rows != nil && deref(record.Rows.Failed) > 0
+	if v.job.Spec.Report == nil || !frozen(v.receipt) {
+		return false
+	}
+	left := remainsOf(&v.receipt.Record)
+	return left.any()
 }
 
 // reporting holds back the end of a job until the report that it asks for is written, or given up. The verdict stays the
@@ -170,8 +174,14 @@ func (r *JobReconciler) reporting(v *jobView, next turn) turn {
 
 func writingMessage(v *jobView, state *reporting) string {
 	var message strings.Builder
-	fmt.Fprintf(&message, "the endpoint ended its job %s as %s; %s failed, and the report of them is being written",
-		v.receipt.Record.JobID, v.receipt.Record.State, countOf(*v.receipt.Record.Rows.Failed))
+	record := &v.receipt.Record
+	left := remainsOf(record)
+	if record.Division == nil {
+		fmt.Fprintf(&message, "the endpoint ended its job %s as %s", record.JobID, record.State)
+	} else {
+		fmt.Fprintf(&message, "%d parts have ended", len(record.Parts))
+	}
+	fmt.Fprintf(&message, "; %s, and the report of them is being written", left.inWords())
 	if state.trouble != "" {
 		message.WriteString("; it could not be written yet, and is tried again: " + state.trouble)
 	}

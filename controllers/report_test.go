@@ -515,25 +515,25 @@ func rowError(row int64, reason string) openconnectors.RowError {
 func TestFailedRows(t *testing.T) {
 	var f failedRows
 	for i := range maxReasons + 100 {
-		f.add(rowError(int64(i), "reason "+strconv.Itoa(i)))
+		f.add(1, rowError(int64(i), "reason "+strconv.Itoa(i)))
 	}
-	f.add(rowError(5, "another reason"))
-	f.add(rowError(5, "another reason"))
+	f.add(1, rowError(5, "another reason"))
+	f.add(1, rowError(5, "another reason"))
 	if f.unnumbered || f.many || len(f.reasons) != maxReasons+100 || len(f.same) > maxReasons {
 		t.Errorf("%d reasons of rows, %d texts", len(f.reasons), len(f.same))
 	}
-	if got := f.reasons[5]; !strings.HasPrefix(got, "reason 5; another reason") || len(got) > maxRepairReason {
+	if got := f.reasons[rowAt{1, 5}]; !strings.HasPrefix(got, "reason 5; another reason") || len(got) > maxRepairReason {
 		t.Errorf("the reasons of one row: %s", got)
 	}
-	f.reasons = make(map[int64]string, maxRepairRows)
+	f.reasons = make(map[rowAt]string, maxRepairRows)
 	for i := range maxRepairRows {
-		f.reasons[int64(i)] = "same"
+		f.reasons[rowAt{1, int64(i)}] = "same"
 	}
-	f.add(rowError(3, "same"))
+	f.add(1, rowError(3, "same"))
 	if f.many {
 		t.Error("a row that is known needs no more room")
 	}
-	f.add(rowError(maxRepairRows, "same"))
+	f.add(1, rowError(maxRepairRows, "same"))
 	if !f.many || len(f.reasons) != maxRepairRows {
 		t.Errorf("%d rows are remembered", len(f.reasons))
 	}

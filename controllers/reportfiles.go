@@ -7,8 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,13 +55,16 @@ type reportWriter struct {
 
 	connector  *v1alpha1.ConnectorInstance
 	connection *connection
+	remains    remains
 	rows       int64  // listed
+	untold     int64  // that failed, and that the endpoint does not tell of
 	ends       string // why the list ends before all are
 	failed     failedRows
 	files      v1alpha1.ReportStatus // as far as they are written
 }
 
 func (w *reportWriter) write(ctx context.Context) error {
+	w.remains = remainsOf(&w.receipt.Record)
 	var err error
 	w.connector, w.connection, err = w.connect(ctx, w.job.Namespace, w.receipt.Record.ConnectorRef.Name)
 	switch {
@@ -145,11 +146,25 @@ func (w *reportWriter) toConfigMap(ctx context.Context) error {
 	return err
 }
 
-// list reads all errors that the endpoint tells of, page by page, and lists them.
+// list reads all errors that the endpoint tells of, and lists them.
 func (w *reportWriter) list(ctx context.Context, out io.Writer) error {
-	lines, item := report.NewWriter(out), reportItem+client.ObjectKeyFromObject(w.job).String()
-	w.rows, w.ends, w.failed = 0, "", failedRows{}
-	for pages := openconnectors.NewErrorList(w.receipt.Record.JobID); !pages.Ended(); {
+	w.rows, w.untold, w.ends, w.failed = 0, 0, "", failedRows{}
+	lines := report.NewWriter(out, w.receipt.Record.Division != nil)
+	for i := range w.remains.failed {
+		if err := w.listPiece(ctx, lines, &w.remains.failed[i]); err != nil {
+			return err
+		}
+		if w.ends != "" {
+			break
+		}
+	}
+	return lines.Close()
+}
+
+// listPiece reads the errors of one of the endpoint's jobs, page by page.
+func (w *reportWriter) listPiece(ctx context.Context, lines *report.Writer, p *piece) error {
+	item, listed := reportItem+client.ObjectKeyFromObject(w.job).String(), int64(0)
+	for pages := openconnectors.NewErrorList(p.jobID); !pages.Ended(); {
 		done, err := w.turn(ctx, item, w.connector, w.connection.host)
 		if err != nil {
 			return err
@@ -157,23 +172,25 @@ func (w *reportWriter) list(ctx context.Context, out io.Writer) error {
 		told, err := pages.Next(ctx, w.connection.client)
 		done()
 		if errors.Is(err, openconnectors.ErrPages) {
-			w.ends = err.Error()
-			break
+			w.ends = p.words() + err.Error()
+			return nil
 		}
 		if err != nil {
 			return untold(err)
 		}
 		for _, e := range told {
-			if err := lines.Write(report.RowError{Row: e.Row, Reason: e.Words}); err != nil {
+			if err := lines.Write(report.RowError{Part: p.part, Row: e.Row, Reason: e.Words}); err != nil {
 				return err
 			}
 			w.rows++
-			if w.job.Spec.Report.RepairFile {
-				w.failed.add(e)
+			listed++
+			if w.job.Spec.Report.RepairFile && !w.remains.doubts(p.part) {
+				w.failed.add(p.part, e)
 			}
 		}
 	}
-	return lines.Close()
+	w.untold += max(*p.rows.Failed-listed, 0)
+	return nil
 }
 
 // untold tells an endpoint that will never say which rows failed from one that may yet.
@@ -189,23 +206,26 @@ func untold(err error) error {
 
 // listed says where the list is, and whether it has all rows that failed.
 func (w *reportWriter) listed(location string) {
-	failed := *w.receipt.Record.Rows.Failed
+	failed := w.remains.failedRows()
 	w.files.Location, w.files.Rows = location, new(w.rows)
-	w.files.Complete = w.ends == "" && w.rows >= failed
+	w.files.Complete = w.ends == "" && w.untold == 0
 	switch {
 	case w.ends != "":
 		add(&w.files, fmt.Sprintf("%s ends after %s: %s", fileErrors, countOf(w.rows), w.ends))
-	case w.rows < failed:
-		add(&w.files, fmt.Sprintf("the endpoint tells of %d of %d failed rows", w.rows, failed))
+	case w.untold > 0:
+		add(&w.files, fmt.Sprintf("the endpoint tells of %d of %d failed rows", failed-w.untold, failed))
 	}
 }
 
-// repair writes the rows that failed by what create gives to write to. It is false if there is to be no repair file; the status says why.
+// repair writes the rows that failed, and those that were not sent, by what create gives to write to. It is false if there is to be no repair file; the status says why.
 func (w *reportWriter) repair(ctx context.Context, create func(func(io.Writer) error) error) (bool, error) {
 	if !w.job.Spec.Report.RepairFile {
 		return false, nil
 	}
-	numbering, why := w.numbering()
+	if len(w.remains.doubtful) > 0 {
+		add(&w.files, doubtfulWords(w.remains.doubtful)+", and no repair file has them")
+	}
+	rows, why := w.wanted()
 	if why != "" {
 		add(&w.files, "no repair file: "+why)
 		return false, nil
@@ -218,50 +238,31 @@ func (w *reportWriter) repair(ctx context.Context, create func(func(io.Writer) e
 		add(&w.files, "no repair file: "+why)
 		return false, nil
 	}
-	failed := make(map[int64]string, len(w.failed.reasons))
-	for told, reason := range w.failed.reasons {
-		failed[numbering.Row(told)] = reason
-	}
 	file, err := content.Open(ctx)
 	if err != nil {
 		return false, sourceHeld(err)
 	}
 	defer file.Close()
 	err = create(func(out io.Writer) error {
-		_, err := report.Repair(out, file, failed, report.Options{Sent: *w.receipt.Record.Rows.Sent, OmitColumn: w.receipt.Spec.OmitColumn})
+		_, err := report.Repair(out, file, rows, report.Options{Rows: w.rowsInAll(), OmitColumn: w.receipt.Spec.OmitColumn})
 		return err
 	})
 	if _, ok := errors.AsType[*csvstream.SyntaxError](err); ok || errors.Is(err, report.ErrOtherContent) {
 		add(&w.files, "no repair file: "+err.Error())
 		return false, nil
 	}
+	if unsent := w.remains.unsentRows(); err == nil && unsent > 0 {
+		add(&w.files, fmt.Sprintf("%s has %s that were not sent", fileRepair, countOf(unsent)))
+	}
 	return true, err
 }
 
-// numbering is what the endpoint's numbers of rows mean, or why there can be no repair file.
-func (w *reportWriter) numbering() (numbering report.Numbering, why string) {
-	rows := w.receipt.Record.Rows
-	switch {
-	case w.job.Spec.Source.Secret != nil:
-		return 0, "the source is a Secret, whose rows are written nowhere else"
-	case w.job.Spec.Format == v1alpha1.FormatJSON:
-		return 0, "there is none for the format JSON"
-	case w.ends != "":
-		return 0, "not all rows that failed are listed"
-	case w.failed.unnumbered:
-		return 0, "the endpoint does not number the rows that failed"
-	case w.failed.many:
-		return 0, fmt.Sprintf("more than %d rows failed", maxRepairRows)
-	case int64(len(w.failed.reasons)) < *rows.Failed:
-		return 0, fmt.Sprintf("the endpoint names %d of %d failed rows", len(w.failed.reasons), *rows.Failed)
-	case rows.Sent == nil:
-		return 0, "it is not known how many rows were sent"
+// rowsInAll is how many rows the file has.
+func (w *reportWriter) rowsInAll() int64 {
+	if d := w.receipt.Record.Division; d != nil {
+		return d.Rows
 	}
-	numbering, err := report.Calibrate(report.Declared(w.connector.Spec.RowNumbers), *rows.Sent, slices.Collect(maps.Keys(w.failed.reasons)))
-	if err != nil {
-		return 0, err.Error()
-	}
-	return numbering, ""
+	return *w.receipt.Record.Rows.Sent
 }
 
 // content is the source, if it still has what was sent; else why there can be no repair file.
@@ -316,40 +317,6 @@ func (w *reportWriter) configMap(name string, files map[string]string) *corev1.C
 		},
 		Data: files,
 	}
-}
-
-// failedRows are those that a repair file is to have.
-type failedRows struct {
-	reasons    map[int64]string // by the endpoint's number
-	same       map[string]string
-	unnumbered bool
-	many       bool
-}
-
-// add notes a row's reason: the one that is shown, since the row itself stands beside it. Texts that are the same are kept once.
-func (f *failedRows) add(e openconnectors.RowError) {
-	switch {
-	case e.Row == nil:
-		f.unnumbered = true
-		return
-	case len(f.reasons) >= maxRepairRows && f.reasons[*e.Row] == "":
-		f.many = true
-		return
-	case f.reasons == nil:
-		f.reasons, f.same = map[int64]string{}, map[string]string{}
-	}
-	reason := e.Reason
-	if before := f.reasons[*e.Row]; strings.Contains(before, reason) {
-		reason = before
-	} else if before != "" {
-		reason = truncate(before+"; "+reason, maxRepairReason)
-	}
-	if kept, known := f.same[reason]; known {
-		reason = kept
-	} else if len(f.same) < maxReasons {
-		f.same[reason] = reason
-	}
-	f.reasons[*e.Row] = reason
 }
 
 // bounded keeps whole lines, as many as have room.

@@ -28,8 +28,8 @@ type metadata struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-const instructions = `# The rows of BulkJob %s that failed are in the file that spec.source names, as they were sent, with the reasons in the
-# last column, %s.
+const instructions = `# The rows of BulkJob %s that failed, or were not sent, are in the file that spec.source names, as they were in the job's own, with
+# the reasons in the last column, %s.
 #
 # 1. Correct the rows, and take out those that are not to be loaded. The last column must stay: omitColumn says that it isn't sent.
 # 2. Store the file again where it was, or elsewhere and correct spec.source.
@@ -37,7 +37,7 @@ const instructions = `# The rows of BulkJob %s that failed are in the file that 
 `
 
 // Manifest is the YAML of a BulkJob that loads a repair file, stored at file, into where the job loads. The receipt is that of the load
-// whose rows failed. Of the job's spec it takes what says where the rows go and how, and none of what was decided for the one load.
+// whose rows they are. Of the job's spec it takes what says where the rows go and how, and none of what was decided for the one load.
 func Manifest(job *v1alpha1.BulkJob, receipt string, file v1alpha1.BulkJobSource) ([]byte, error) {
 	spec := job.Spec.DeepCopy()
 	file.OmitColumn = Column
@@ -55,6 +55,8 @@ func Manifest(job *v1alpha1.BulkJob, receipt string, file v1alpha1.BulkJobSource
 			BatchSize:    spec.BatchSize,
 			ObjectCheck:  spec.ObjectCheck,
 			OnUnknown:    spec.OnUnknown,
+			Split:        spec.Split,
+			Canary:       spec.Canary,
 			Report:       repairReport(spec.Report),
 		},
 	}

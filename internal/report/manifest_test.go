@@ -41,8 +41,8 @@ func failedJob() *v1alpha1.BulkJob {
 
 func TestManifest(t *testing.T) {
 	const receipt = "br-abc"
-	const start = `# The rows of BulkJob contacts that failed are in the file that spec.source names, as they were sent, with the reasons in the
-# last column, bulkjob_error.
+	const start = `# The rows of BulkJob contacts that failed, or were not sent, are in the file that spec.source names, as they were in the job's own, with
+# the reasons in the last column, bulkjob_error.
 `
 	file := v1alpha1.BulkJobSource{ObjectStore: &v1alpha1.ObjectStoreSource{
 		URL: "s3://reports/contacts/br-abc/repair.csv", Region: "eu-central-1", CredentialsRef: &v1alpha1.LocalReference{Name: "reports"},
@@ -105,6 +105,11 @@ func TestManifestOfOthers(t *testing.T) {
 			j.Spec.Report = &v1alpha1.Report{ObjectStore: &v1alpha1.ObjectStoreTarget{URL: "s3://reports/", CredentialsRef: v1alpha1.LocalReference{Name: "reports"}}}
 		}, func(j *v1alpha1.BulkJob) {
 			j.Spec.Report = &v1alpha1.Report{ObjectStore: &v1alpha1.ObjectStoreTarget{URL: "s3://reports/", CredentialsRef: v1alpha1.LocalReference{Name: "reports"}}}
+		}},
+		{"a load in parts", func(j *v1alpha1.BulkJob) {
+			j.Spec.Split, j.Spec.Canary = &v1alpha1.Split{MaxRows: new(int64(7)), Parallelism: 2}, &v1alpha1.Canary{Rows: 3}
+		}, func(j *v1alpha1.BulkJob) {
+			j.Spec.Split, j.Spec.Canary = &v1alpha1.Split{MaxRows: new(int64(7)), Parallelism: 2}, &v1alpha1.Canary{Rows: 3}
 		}},
 		{"none", func(j *v1alpha1.BulkJob) { j.Spec.Report = nil }, func(j *v1alpha1.BulkJob) { j.Spec.Report = nil }},
 	}

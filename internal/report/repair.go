@@ -16,17 +16,50 @@ import (
 type Options struct {
 	CSV        csvstream.Options // what the source is checked against, as when it was sent
 	OmitColumn string            // the source's last column, if it was not sent; it makes room for the reasons
-	Sent       int64             // rows that were sent, which the source must have; 0: it isn't known
+	Rows       int64             // that the source must have; 0: it isn't known
+}
+
+// NotSent is the reason of rows that were never sent.
+const NotSent = "not sent"
+
+// Rows says which rows a repair file has, by their numbers from 1 after the header.
+type Rows struct {
+	Failed map[int64]string // the reason of each
+	Unsent []Range          // that were never sent: in the order of the file, apart from each other, and none of them failed
+}
+
+// Range is Rows rows of a file that follow each other, the first of them First.
+type Range struct{ First, Rows int64 }
+
+// Len is how many rows they are.
+func (r *Rows) Len() int64 {
+	n := int64(len(r.Failed))
+	for _, u := range r.Unsent {
+		n += u.Rows
+	}
+	return n
+}
+
+// reason is why a row is among them; false if it is not. Rows are asked for in the order of the file: left are the ranges that have
+// not been passed yet.
+func (r *Rows) reason(number int64, left *[]Range) (string, bool) {
+	for len(*left) > 0 && number >= (*left)[0].First+(*left)[0].Rows {
+		*left = (*left)[1:]
+	}
+	if len(*left) > 0 && number >= (*left)[0].First {
+		return NotSent, true
+	}
+	reason, found := r.Failed[number]
+	return reason, found
 }
 
 // ErrOtherContent says that a source cannot be what was sent. Trying again changes nothing.
 var ErrOtherContent = errors.New("the content isn't what was sent")
 
-// Repair writes to w, of the CSV that source delivers, the header and those rows that failed holds, by their numbers from 1 after the
-// header, each byte for byte as it was sent, with its reason as a further, last column named Column. The source is read to its end,
-// in memory for one row. It returns how many rows it wrote: all that failed holds, else it is an error, and what was written is
-// worth nothing.
-func Repair(w io.Writer, source io.Reader, failed map[int64]string, o Options) (rows int64, err error) {
+// Repair writes to w, of the CSV that source delivers, the header and the rows wanted, each byte for byte as it was sent, or was to be,
+// with its reason as a further, last column named Column. The source is read to its end, in memory for one row. It returns how many
+// rows it wrote: all that are wanted, else it is an error, and what was written is worth nothing.
+func Repair(w io.Writer, source io.Reader, wanted Rows, o Options) (rows int64, err error) {
 	records := csvstream.NewRecords(source, o.CSV)
 	header, err := records.Next()
 	if err != nil {
@@ -44,7 +77,7 @@ func Repair(w io.Writer, source io.Reader, failed map[int64]string, o Options) (
 	if _, err := out.Write(line); err != nil {
 		return 0, unwritten(err)
 	}
-	var number int64
+	number, unsent := int64(0), wanted.Unsent
 	for {
 		record, err := records.Next()
 		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a broken stream, not its end
@@ -53,7 +86,7 @@ func Repair(w io.Writer, source io.Reader, failed map[int64]string, o Options) (
 			return 0, err
 		}
 		number++
-		reason, found := failed[number]
+		reason, found := wanted.reason(number, &unsent)
 		if !found {
 			continue
 		}
@@ -64,10 +97,10 @@ func Repair(w io.Writer, source io.Reader, failed map[int64]string, o Options) (
 		rows++
 	}
 	switch {
-	case o.Sent > 0 && number != o.Sent:
-		return 0, fmt.Errorf("%w: the source has %d rows, and %d were sent", ErrOtherContent, number, o.Sent)
-	case rows != int64(len(failed)):
-		return 0, fmt.Errorf("%w: %d of %d failed rows aren't in the source, which has %d rows", ErrOtherContent, int64(len(failed))-rows, len(failed), number)
+	case o.Rows > 0 && number != o.Rows:
+		return 0, fmt.Errorf("%w: the source has %d rows, and what was to be sent has %d", ErrOtherContent, number, o.Rows)
+	case rows != wanted.Len():
+		return 0, fmt.Errorf("%w: %d of %d rows to be repaired aren't in the source, which has %d rows", ErrOtherContent, wanted.Len()-rows, wanted.Len(), number)
 	}
 	if err := out.Flush(); err != nil {
 		return 0, unwritten(err)

@@ -41,7 +41,7 @@ func TestRepair(t *testing.T) {
 		t.Run(tc.reason, func(t *testing.T) {
 			for _, read := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.DataErrReader} {
 				var out bytes.Buffer
-				rows, err := Repair(&out, read(strings.NewReader(tc.source)), tc.failed, Options{OmitColumn: tc.omit})
+				rows, err := Repair(&out, read(strings.NewReader(tc.source)), Rows{Failed: tc.failed}, Options{OmitColumn: tc.omit})
 				if err != nil || rows != int64(len(tc.failed)) {
 					t.Fatalf("%d rows, %v", rows, err)
 				}
@@ -50,6 +50,46 @@ func TestRepair(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRepairUnsent is about rows that were never sent, beside those that failed.
+func TestRepairUnsent(t *testing.T) {
+	const file = "\ufeffid\r\n1\r\n\r\n2\r\n\"3\n\"\r\n4\r\n5"
+	cases := []struct {
+		reason string
+		failed map[int64]string
+		unsent []Range
+		want   string
+	}{
+		{"the last ones", nil, []Range{{4, 2}}, "id,bulkjob_error\r\n4,\"not sent\"\r\n5,\"not sent\""},
+		{"the first ones", nil, []Range{{1, 1}}, "id,bulkjob_error\r\n1,\"not sent\"\r\n"},
+		{"some that failed before them", map[int64]string{1: "x"}, []Range{{3, 1}}, "id,bulkjob_error\r\n1,\"x\"\r\n\"3\n\",\"not sent\"\r\n"},
+		{"some that failed between and behind them", map[int64]string{5: "y", 3: "x"}, []Range{{2, 1}, {4, 1}}, "id,bulkjob_error\r\n2,\"not sent\"\r\n\"3\n\",\"x\"\r\n4,\"not sent\"\r\n5,\"y\""},
+		{"ranges next to each other", nil, []Range{{1, 1}, {2, 1}, {3, 3}}, "id,bulkjob_error\r\n1,\"not sent\"\r\n2,\"not sent\"\r\n\"3\n\",\"not sent\"\r\n4,\"not sent\"\r\n5,\"not sent\""},
+	}
+	for _, tc := range cases {
+		t.Run(tc.reason, func(t *testing.T) {
+			var out bytes.Buffer
+			wanted := Rows{Failed: tc.failed, Unsent: tc.unsent}
+			rows, err := Repair(&out, strings.NewReader(file), wanted, Options{Rows: 5})
+			if err != nil || rows != wanted.Len() {
+				t.Fatalf("%d rows, %v", rows, err)
+			}
+			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+	for reason, wanted := range map[string]Rows{
+		"rows behind the last":    {Unsent: []Range{{5, 2}}},
+		"a row that failed in it": {Failed: map[int64]string{4: "x"}, Unsent: []Range{{4, 1}}},
+		"ranges that overlap":     {Unsent: []Range{{3, 2}, {4, 1}}},
+		"ranges in another order": {Unsent: []Range{{4, 1}, {1, 1}}},
+	} {
+		if rows, err := Repair(io.Discard, strings.NewReader(file), wanted, Options{}); !errors.Is(err, ErrOtherContent) || rows != 0 {
+			t.Errorf("%s: %d rows, %v", reason, rows, err)
+		}
 	}
 }
 
@@ -62,10 +102,10 @@ func TestRepairRefuses(t *testing.T) {
 		opts   Options
 		words  string
 	}{
-		{"a row that isn't there", strings.NewReader("id\n1\n2\n"), map[int64]string{2: "x", 3: "y"}, Options{}, ErrOtherContent.Error() + ": 1 of 2 failed rows aren't in the source, which has 2 rows"},
-		{"a row before the first", strings.NewReader("id\n1\n"), map[int64]string{0: "x"}, Options{}, ErrOtherContent.Error() + ": 1 of 1 failed rows"},
-		{"fewer rows than were sent", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Sent: 3}, ErrOtherContent.Error() + ": the source has 2 rows, and 3 were sent"},
-		{"more of them", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Sent: 1}, ErrOtherContent.Error() + ": the source has 2 rows, and 1 were sent"},
+		{"a row that isn't there", strings.NewReader("id\n1\n2\n"), map[int64]string{2: "x", 3: "y"}, Options{}, ErrOtherContent.Error() + ": 1 of 2 rows to be repaired aren't in the source, which has 2 rows"},
+		{"a row before the first", strings.NewReader("id\n1\n"), map[int64]string{0: "x"}, Options{}, ErrOtherContent.Error() + ": 1 of 1 rows to be repaired"},
+		{"fewer rows than were sent", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Rows: 3}, ErrOtherContent.Error() + ": the source has 2 rows, and what was to be sent has 3"},
+		{"more of them", strings.NewReader("id\n1\n2\n"), map[int64]string{1: "x"}, Options{Rows: 1}, ErrOtherContent.Error() + ": the source has 2 rows, and what was to be sent has 1"},
 		{"a file that isn't sound", strings.NewReader("id\n1\n\"2\n"), map[int64]string{1: "x"}, Options{}, "row 2: has a quoted field that is never closed"},
 		{"nothing", strings.NewReader(""), map[int64]string{1: "x"}, Options{}, "the file is empty"},
 		{"a source that breaks", io.MultiReader(strings.NewReader("id\n1\n"), iotest.ErrReader(broken)), map[int64]string{1: "x"}, Options{}, broken.Error()},
@@ -77,7 +117,7 @@ func TestRepairRefuses(t *testing.T) {
 	}
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {
-			rows, err := Repair(io.Discard, tc.source, tc.failed, tc.opts)
+			rows, err := Repair(io.Discard, tc.source, Rows{Failed: tc.failed}, tc.opts)
 			if err == nil || rows != 0 || !strings.Contains(err.Error(), tc.words) {
 				t.Errorf("%d rows and %v, want words %q", rows, err, tc.words)
 			}
@@ -87,7 +127,7 @@ func TestRepairRefuses(t *testing.T) {
 		})
 	}
 	for room := range len("id,bulkjob_error\n1,\"x\"\n") {
-		if _, err := Repair(&limited{left: room}, strings.NewReader("id\n1\n"), map[int64]string{1: "x"}, Options{}); !errors.Is(err, errFull) {
+		if _, err := Repair(&limited{left: room}, strings.NewReader("id\n1\n"), Rows{Failed: map[int64]string{1: "x"}}, Options{}); !errors.Is(err, errFull) {
 			t.Errorf("error %v of a place for %d bytes", err, room)
 		}
 	}
@@ -105,13 +145,14 @@ func TestRepairHoldsOneRow(t *testing.T) {
 	source := io.MultiReader(strings.NewReader("id,name\n"), &repeating{row: "1,Ann\n", left: rows})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	took, err := Repair(io.Discard, source, map[int64]string{1: "x", rows: "y"}, Options{Sent: rows})
+	wanted := Rows{Failed: map[int64]string{1: "x", rows: "y"}, Unsent: []Range{{First: 2, Rows: rows / 2}}}
+	took, err := Repair(io.Discard, source, wanted, Options{Rows: rows})
 	runtime.ReadMemStats(&after)
 	if err != nil {
 		t.Fatal(err)
 	}
 	bytesOf := after.TotalAlloc - before.TotalAlloc
-	if took != 2 || bytesOf > 256<<10 {
+	if took != 2+rows/2 || bytesOf > 256<<10 {
 		t.Errorf("%d rows repaired with %d bytes of memory for a file of %d bytes, want 256 KiB at most", took, bytesOf, 6*rows)
 	}
 }
@@ -173,7 +214,7 @@ func TestStripperLeavesRoom(t *testing.T) {
 	row := strings.Repeat("x", 100) + "\n"
 	opts := csvstream.Options{MaxRowBytes: 100, MaxHeaderBytes: 2}
 	var repaired bytes.Buffer
-	if _, err := Repair(&repaired, strings.NewReader("id\n"+row), map[int64]string{1: strings.Repeat("y", 5000)}, Options{CSV: opts}); err != nil {
+	if _, err := Repair(&repaired, strings.NewReader("id\n"+row), Rows{Failed: map[int64]string{1: strings.Repeat("y", 5000)}}, Options{CSV: opts}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(csvstream.NewReader(NewStripper(&repaired, Column, opts), opts))
@@ -216,16 +257,19 @@ func FuzzRepair(f *testing.F) {
 				t.Fatalf("%q is stripped to %q: %v", file, sent, err)
 			}
 		}
-		failed := map[int64]string{}
-		for i := range rows[1:] {
-			failed[int64(i+1)] = reason + strconv.Itoa(i)
+		wanted, sent := Rows{Failed: map[int64]string{}}, len(reason)%len(rows)
+		for i := range rows[1 : 1+sent] {
+			wanted.Failed[int64(i+1)] = reason + strconv.Itoa(i)
+		}
+		if left := len(rows) - 1 - sent; left > 0 {
+			wanted.Unsent = []Range{{First: int64(sent + 1), Rows: int64(left)}}
 		}
 		var repaired bytes.Buffer
-		n, err := Repair(&repaired, strings.NewReader(file), failed, Options{Sent: int64(len(failed)), OmitColumn: omit})
+		n, err := Repair(&repaired, strings.NewReader(file), wanted, Options{Rows: wanted.Len(), OmitColumn: omit})
 		if omit == "" && strings.Contains(rows[0], Column) && err != nil {
 			return // that column was sent
 		}
-		if err != nil || n != int64(len(failed)) {
+		if err != nil || n != wanted.Len() {
 			t.Fatalf("%q: %d rows, %v", file, n, err)
 		}
 		again, err := io.ReadAll(NewStripper(bytes.NewReader(repaired.Bytes()), Column, csvstream.Options{}))

@@ -23,20 +23,23 @@ const (
 
 // RowError is one row that failed.
 type RowError struct {
-	Row    *int64 // as the endpoint numbers it; nil if it doesn't say
+	Part   int32  // that the row is in, from 1; only in a list of parts
+	Row    *int64 // as the endpoint numbers it, in a part from the part's beginning; nil if it doesn't say
 	Reason string // in the endpoint's words
 }
 
-// Writer lists rows that failed as CSV (RFC 4180, lines ended by LF) with the columns row and reason.
+// Writer lists rows that failed as CSV (RFC 4180, lines ended by LF) with the columns row and reason, and part before them for a load
+// in parts.
 type Writer struct {
 	w     io.Writer
+	parts bool
 	line  bytes.Buffer
 	begun bool
 }
 
 // NewWriter writes to w, which gets the header and each row in one Write, whole: one that takes only so many bytes can stop at the
-// end of a row.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+// end of a row. With parts, rows are told apart by their parts.
+func NewWriter(w io.Writer, parts bool) *Writer { return &Writer{w: w, parts: parts} }
 
 // Write adds one row. Control characters of the reason, line ends among them, become blanks, and a reason that a spreadsheet would take
 // for a formula gets an apostrophe before it.
@@ -48,7 +51,7 @@ func (w *Writer) Write(e RowError) error {
 	if e.Row != nil {
 		number = strconv.FormatInt(*e.Row, 10)
 	}
-	return w.write(number, plain(e.Reason))
+	return w.write(strconv.Itoa(int(e.Part)), number, plain(e.Reason))
 }
 
 // Close ends the list, which has a header even if there are no rows. It doesn't close what is written to.
@@ -59,10 +62,13 @@ func (w *Writer) begin() error {
 		return nil
 	}
 	w.begun = true
-	return w.write("row", "reason")
+	return w.write("part", "row", "reason")
 }
 
 func (w *Writer) write(fields ...string) error {
+	if !w.parts {
+		fields = fields[1:]
+	}
 	w.line.Reset()
 	out := csv.NewWriter(&w.line)
 	if err := out.Write(fields); err != nil {

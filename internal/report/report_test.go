@@ -16,23 +16,26 @@ func numbered(row int64, reason string) RowError { return RowError{Row: &row, Re
 func TestWriter(t *testing.T) {
 	cases := []struct {
 		reason string
+		parts  bool
 		rows   []RowError
 		want   string
 	}{
-		{"no rows have a header all the same", nil, "row,reason\n"},
-		{"a row and why", []RowError{numbered(3, "duplicate key")}, "row,reason\n3,duplicate key\n"},
-		{"some don't say which row", []RowError{{Reason: "too long"}, numbered(0, "")}, "row,reason\n,too long\n0,\n"},
-		{"commas and quotes", []RowError{numbered(1, `a, "b"`)}, "row,reason\n1,\"a, \"\"b\"\"\"\n"},
-		{"line ends", []RowError{numbered(1, "a\r\nb\nc\td\x00e\n")}, "row,reason\n1,a  b c d e\n"},
-		{"bytes that are no text", []RowError{numbered(1, "a\xff\xfeb")}, "row,reason\n1,a\ufffdb\n"},
-		{"a formula", []RowError{numbered(1, "=HYPERLINK(A1)")}, "row,reason\n1,'=HYPERLINK(A1)\n"},
-		{"the other signs of one", []RowError{numbered(1, "+1"), numbered(2, "-1"), numbered(3, "@A1"), numbered(4, "\t=1"), numbered(5, " \r=1"), numbered(6, "＝1")}, "row,reason\n1,'+1\n2,'-1\n3,'@A1\n4,'=1\n5,'=1\n6,'＝1\n"},
-		{"a sign within it does no harm", []RowError{numbered(1, "a=b")}, "row,reason\n1,a=b\n"},
+		{"no rows have a header all the same", false, nil, "row,reason\n"},
+		{"a row and why", false, []RowError{numbered(3, "duplicate key")}, "row,reason\n3,duplicate key\n"},
+		{"some don't say which row", false, []RowError{{Reason: "too long"}, numbered(0, "")}, "row,reason\n,too long\n0,\n"},
+		{"commas and quotes", false, []RowError{numbered(1, `a, "b"`)}, "row,reason\n1,\"a, \"\"b\"\"\"\n"},
+		{"line ends", false, []RowError{numbered(1, "a\r\nb\nc\td\x00e\n")}, "row,reason\n1,a  b c d e\n"},
+		{"bytes that are no text", false, []RowError{numbered(1, "a\xff\xfeb")}, "row,reason\n1,a\ufffdb\n"},
+		{"a formula", false, []RowError{numbered(1, "=HYPERLINK(A1)")}, "row,reason\n1,'=HYPERLINK(A1)\n"},
+		{"the other signs of one", false, []RowError{numbered(1, "+1"), numbered(2, "-1"), numbered(3, "@A1"), numbered(4, "\t=1"), numbered(5, " \r=1"), numbered(6, "＝1")}, "row,reason\n1,'+1\n2,'-1\n3,'@A1\n4,'=1\n5,'=1\n6,'＝1\n"},
+		{"a sign within it does no harm", false, []RowError{numbered(1, "a=b")}, "row,reason\n1,a=b\n"},
+		{"parts", true, []RowError{{Part: 2, Row: new(int64(3)), Reason: "duplicate key"}, {Part: 12, Reason: "too long"}}, "part,row,reason\n2,3,duplicate key\n12,,too long\n"},
+		{"no rows of parts", true, nil, "part,row,reason\n"},
 	}
 	for _, tc := range cases {
 		t.Run(tc.reason, func(t *testing.T) {
 			var out bytes.Buffer
-			w := NewWriter(&out)
+			w := NewWriter(&out, tc.parts)
 			for _, row := range tc.rows {
 				if err := w.Write(row); err != nil {
 					t.Fatal(err)
@@ -67,7 +70,7 @@ func (l *limited) Write(p []byte) (int, error) {
 // A place with a limit, as a ConfigMap is, ends with a whole row.
 func TestWriterStopsAtRow(t *testing.T) {
 	place := &limited{left: len("row,reason\n1,first\n") + 5}
-	w := NewWriter(place)
+	w := NewWriter(place, false)
 	if err := w.Write(numbered(1, "first")); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func TestWriterStopsAtRow(t *testing.T) {
 	if want := "row,reason\n1,first\n"; place.String() != want {
 		t.Errorf("wrote %q, want %q", place.String(), want)
 	}
-	if err := NewWriter(new(limited)).Close(); !errors.Is(err, errFull) {
+	if err := NewWriter(new(limited), false).Close(); !errors.Is(err, errFull) {
 		t.Errorf("error %v of a place without room for the header", err)
 	}
 }
@@ -89,7 +92,7 @@ func FuzzWriter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, reason string) {
 		var out bytes.Buffer
-		if err := NewWriter(&out).Write(numbered(1, reason)); err != nil {
+		if err := NewWriter(&out, false).Write(numbered(1, reason)); err != nil {
 			t.Fatal(err)
 		}
 		rows, err := csv.NewReader(&out).ReadAll()
