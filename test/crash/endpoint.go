@@ -11,6 +11,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,7 +47,8 @@ type endpoint struct {
 type taken struct {
 	id, token, metaData string
 	nonce               string
-	rows, looks         int
+	rows                []string // what is left of the @ in each
+	looks, steps        int      // how often it was asked about, and is until it ends
 	cancelled, ended    bool
 	late                bool // it was taken after its attempt had been fenced, from a sender that had looked before
 	at                  time.Time
@@ -64,7 +66,7 @@ func (t *taken) state() string {
 		return openconnectors.StateCancelled
 	case t.looks == 0:
 		return openconnectors.StateCreated
-	case t.looks == 1:
+	case t.looks < t.steps:
 		return "RUNNING"
 	default:
 		return openconnectors.StateComplete
@@ -223,7 +225,7 @@ func (e *endpoint) list(w http.ResponseWriter, _ *http.Request) {
 	for _, job := range e.jobs {
 		items = append(items, map[string]any{
 			"id": job.id, "status": job.state(), "instanceId": 425904, "object_name": "contact", "job_direction": "UPLOAD",
-			"createdDate": job.at.UnixMilli(), "record_count": job.rows, "error_count": 0, "notification_url": "",
+			"createdDate": job.at.UnixMilli(), "record_count": len(job.rows), "error_count": 0, "notification_url": "",
 		})
 	}
 	reply(w, http.StatusOK, items)
@@ -252,10 +254,10 @@ func (e *endpoint) status(w http.ResponseWriter, r *http.Request) {
 		"metadata": job.metaData, "recordsCount": 0, "recordsFailedCount": 0,
 	}
 	if job.state() == openconnectors.StateComplete {
-		body["recordsCount"] = job.rows
+		body["recordsCount"] = len(job.rows)
 	}
 	job.looks++
-	job.ended = job.cancelled || job.looks > 2
+	job.ended = job.cancelled || job.looks > job.steps
 	reply(w, http.StatusOK, body)
 }
 
@@ -367,6 +369,9 @@ func (e *endpoint) claim(u *post, data []byte) {
 	u.known, e.begun[string(token)] = true, true
 }
 
+// rowMark is in each row, and in no other.
+var rowMark = regexp.MustCompile(`,([ab]\d+)@example\.com`)
+
 // read makes a job of a form.
 func read(data []byte, boundary string) (*taken, error) {
 	form, err := multipart.NewReader(bytes.NewReader(data), boundary).ReadForm(1 << 20)
@@ -389,7 +394,9 @@ func read(data []byte, boundary string) (*taken, error) {
 	if !strings.HasPrefix(name, job.token) {
 		return nil, errors.New("the file's name and the metaData have different tokens")
 	}
-	job.rows = bytes.Count(data, []byte("@example.com"))
+	for _, found := range rowMark.FindAllSubmatch(data, -1) {
+		job.rows = append(job.rows, string(found[1]))
+	}
 	return job, nil
 }
 
@@ -406,7 +413,10 @@ func (e *endpoint) enter(job *taken) {
 		}
 	}
 	entry := *job
-	entry.id, entry.at, entry.late = strconv.Itoa(firstJobID+len(e.jobs)), time.Now(), late
+	entry.id, entry.at, entry.late, entry.steps = strconv.Itoa(firstJobID+len(e.jobs)), time.Now(), late, 2
+	if e.house.schedule.shape != "" {
+		entry.steps = 1 // there are several, and each of them waits for its polls
+	}
 	job.id = entry.id
 	e.jobs = append(e.jobs, &entry)
 	e.house.note("the endpoint takes " + job.token + " as job " + job.id)

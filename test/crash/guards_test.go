@@ -80,18 +80,18 @@ func TestGuards(t *testing.T) {
 			guard:    "sealed body",
 			reason:   "a refusal came before the end: what was recorded as not sent must lack its end for ever",
 			schedule: "Authoritative.Create.None/1:GET.bulkreceipts#1=slowly/1:post.rest#1=early",
-			without:  []edit{{"body.go", "b.sealed = true", "b.sealed = false"}},
+			without:  []edit{{"internal/openconnectors/body.go", "b.sealed = true", "b.sealed = false"}},
 		},
 		{
 			guard:    "keep-alive rule",
 			reason:   "the answer was lost: nothing may send the file again on its own account",
 			schedule: "Authoritative.Create.None/1:post.whole#1=429/1:post.whole#2=429/1:post.kept#1=cut",
 			without: []edit{
-				{"transport.go", "s.DisableKeepAlives = true", "s.DisableKeepAlives = false"},
-				{"submit.go", "req.Close = true", "req.Close = false"},
-				{"submit.go", "b := &body{upload: u,", "kept, _ := io.ReadAll(u.File)\nu.File = bytes.NewReader(kept)\nb := &body{upload: u,"},
-				{"submit.go", `req.Header.Set("Expect", "100-continue")`, "// nothing of the answer comes before its end"},
-				{"submit.go", "req.GetBody = nil", `req.Header.Set("Idempotency-Key", "any")
+				{"internal/openconnectors/transport.go", "s.DisableKeepAlives = true", "s.DisableKeepAlives = false"},
+				{"internal/openconnectors/submit.go", "req.Close = true", "req.Close = false"},
+				{"internal/openconnectors/submit.go", "b := &body{upload: u,", "kept, _ := io.ReadAll(u.File)\nu.File = bytes.NewReader(kept)\nb := &body{upload: u,"},
+				{"internal/openconnectors/submit.go", `req.Header.Set("Expect", "100-continue")`, "// nothing of the answer comes before its end"},
+				{"internal/openconnectors/submit.go", "req.GetBody = nil", `req.Header.Set("Idempotency-Key", "any")
 					req.GetBody = func() (io.ReadCloser, error) {
 						again := u
 						again.File = bytes.NewReader(kept)
@@ -107,6 +107,12 @@ func TestGuards(t *testing.T) {
 			off: func(h *house) {
 				h.patience.Submission, h.patience.ForeignClaim, h.patience.Settle = time.Second, time.Millisecond, time.Millisecond
 			},
+		},
+		{
+			guard:    "same parts",
+			reason:   "a process that stood still claims a part of a file that others have begun to send whole: its last look must tell it",
+			schedule: "Authoritative.Create.None/in-turn/1:POST.bulkreceipts#1=sleep/2:WATCH.bulkreceipts#1=change/2:PUT.whole#1=revert/2:post.rest#1=wake",
+			without:  []edit{{"controllers/part.go", `return errors.New("the whole load does not go on, or not in these parts")`, "return nil"}},
 		},
 	}
 	for _, tt := range tests {
@@ -140,23 +146,23 @@ func TestGuards(t *testing.T) {
 	}
 }
 
-var takenTwice = regexp.MustCompile(`the endpoint took \S+ 2 times`)
+var takenTwice = regexp.MustCompile(`the endpoint took (row )?\S+ 2 times`)
 
-// An edit takes a guard out of a file of the client's.
+// An edit takes a guard out of a file, which is named from the clone's root.
 type edit struct{ file, guard, instead string }
 
-// playWithout runs a schedule by a harness that was compiled from the edited client, and gives its output. It must not find
+// playWithout runs a schedule by a harness that was compiled from the edited code, and gives its output. It must not find
 // the schedule sound.
 func playWithout(t *testing.T, edits []edit, schedule string) string {
 	t.Helper()
 	dir := t.TempDir()
 	replaced := map[string]string{}
 	for _, e := range edits {
-		path, err := filepath.Abs(filepath.Join("../../internal/openconnectors", e.file))
+		path, err := filepath.Abs(filepath.Join("../..", e.file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		edited := filepath.Join(dir, e.file)
+		edited := filepath.Join(dir, filepath.Base(e.file))
 		text, err := os.ReadFile(cmp.Or(replaced[path], path))
 		if err != nil {
 			t.Fatal(err)
@@ -180,7 +186,7 @@ func playWithout(t *testing.T, edits []edit, schedule string) string {
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make crash compiles it
 	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot compile the client without the guard: %v\n%s", err, output)
+		t.Fatalf("cannot compile the operator without the guard: %v\n%s", err, output)
 	}
 	run := exec.CommandContext(t.Context(), binary, "-run", schedule)
 	run.Dir = "../.."
@@ -323,6 +329,7 @@ func TestNames(t *testing.T) {
 		{reason: "nothing happens", name: "Authoritative.Create.None/"},
 		{reason: "one fault", name: "None.Upsert.Attempt/1:PATCH.bulkjobs.status#2=crash-after", refused: false},
 		{reason: "two faults and a trait", name: "Advisory.Create.None/1:post.kept#1=crash/2:ask.jobs#1=503/stale"},
+		{reason: "in parts", name: "None.Create.None/canary-abreast/1:POST.whole#1=crash-after"},
 		{reason: "no such variant", name: "Sometimes.Create.None/", refused: true},
 		{reason: "no number", name: "None.Create.None/1:post.kept=crash", refused: true},
 		{reason: "no act", name: "None.Create.None/1:post.kept#1", refused: true},
@@ -362,6 +369,44 @@ func TestChoose(t *testing.T) {
 	}
 	if len(seen) != 20 {
 		t.Errorf("%d of 20 stories were chosen", len(seen))
+	}
+}
+
+// A third of what is run has parts, unless there are too few of one kind.
+func TestChooseParts(t *testing.T) {
+	all := func(whole, inParts int) []schedule {
+		var all []schedule
+		for n := range max(whole, inParts) {
+			faults := []fault{{place{1, "GET.secrets", n + 1}, crash}}
+			if n < whole {
+				all = append(all, schedule{variants()[0], story{faults: faults}})
+			}
+			if n < inParts {
+				all = append(all, schedule{variants()[0], story{shape: abreast, faults: faults}})
+			}
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		reason                 string
+		whole, inParts, number int
+		wantWhole, wantInParts int
+	}{
+		{"enough of both", 100, 100, 60, 40, 20},
+		{"few whole ones", 10, 100, 60, 10, 50},
+		{"few in parts", 100, 10, 60, 50, 10},
+		{"all that there are", 30, 20, 0, 30, 20},
+		{"more than there are", 30, 20, 70, 30, 20},
+	} {
+		t.Run(tt.reason, func(t *testing.T) {
+			got := map[shape]int{}
+			for _, s := range choose(all(tt.whole, tt.inParts), 7, tt.number) {
+				got[s.shape]++
+			}
+			if diff := gocmp.Diff(map[shape]int{"": tt.wantWhole, abreast: tt.wantInParts}, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

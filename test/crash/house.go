@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +24,7 @@ import (
 const (
 	jobName       = "load"
 	connectorName = "crm"
-	rows          = 3
+	rows          = 4
 	// maxProcesses is more than any schedule kills.
 	maxProcesses = 6
 	// stillMax bounds how long a process stands still.
@@ -42,11 +44,12 @@ type house struct {
 
 	mu        sync.Mutex
 	processes []*process
-	counts    map[string]int // how often each process came to a place
-	happened  int            // faults of the schedule
-	owners    map[string]int // which process claimed, by nonce
-	claims    []string       // nonces, in their order
-	looked    map[int]time.Time
+	counts    map[string]int   // how often each process came to a place
+	happened  int              // faults of the schedule
+	owners    map[string]claim // by nonce
+	claims    []string         // nonces, in their order
+	wholes    map[string]bool  // names of receipts of loads in parts
+	looked    map[claim]time.Time
 	fenced    map[string]time.Time // nonces
 	pending   int                  // what must come to its end before the schedule has
 	removed   bool                 // somebody deleted the job
@@ -55,11 +58,17 @@ type house struct {
 	broken    error // of the harness itself
 }
 
+// claim is who claimed which load.
+type claim struct {
+	process int
+	receipt string
+}
+
 // newHouse makes a namespace and what is in it, but starts no operator.
 func newHouse(ctx context.Context, w *world, s schedule) (*house, error) {
 	h := &house{
 		world: w, schedule: s, patience: patience, began: time.Now(), counts: map[string]int{},
-		owners: map[string]int{}, looked: map[int]time.Time{}, fenced: map[string]time.Time{},
+		owners: map[string]claim{}, wholes: map[string]bool{}, looked: map[claim]time.Time{}, fenced: map[string]time.Time{},
 	}
 	var err error
 	if h.endpoint, err = newEndpoint(h, s.dedup == v1alpha1.DeduplicationAttempt); err != nil {
@@ -75,7 +84,7 @@ func newHouse(ctx context.Context, w *world, s schedule) (*house, error) {
 			ObjectMeta: metav1.ObjectMeta{Name: connectorName, Labels: map[string]string{v1alpha1.LabelUse: v1alpha1.UseCredentials}},
 			StringData: map[string]string{"element": "anyone", "user": "anyone"},
 		},
-		csv("contacts", "a"), csv("others", "b"), h.connector(), h.job(),
+		csv("contacts"), csv("others"), h.connector(), h.job(),
 	} {
 		object.SetNamespace(h.namespace)
 		if err := w.client.Create(ctx, object); err != nil {
@@ -85,11 +94,14 @@ func newHouse(ctx context.Context, w *world, s schedule) (*house, error) {
 	return h, nil
 }
 
-func csv(name, mark string) *corev1.ConfigMap {
+// marks begin each row of a file, and tell it from those of the other.
+var marks = map[string]string{"contacts": "a", "others": "b"}
+
+func csv(name string) *corev1.ConfigMap {
 	var text strings.Builder
 	text.WriteString("contact_id,email\n")
 	for i := range rows {
-		fmt.Fprintf(&text, "%d,%s%d@example.com\n", i, mark, i)
+		fmt.Fprintf(&text, "%d,%s%d@example.com\n", i, marks[name], i)
 	}
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"sample.csv": text.String()}}
 }
@@ -117,7 +129,24 @@ func (h *house) job() *v1alpha1.BulkJob {
 	if h.schedule.action == v1alpha1.ActionUpsert {
 		job.Spec.KeyField = "contact_id"
 	}
+	divide(job, h.schedule.shape)
 	return job
+}
+
+// divide has a job sent in a shape.
+func divide(job *v1alpha1.BulkJob, as shape) {
+	job.Spec.Split, job.Spec.Canary = nil, nil
+	switch as {
+	case inTurn:
+		job.Spec.Split = &v1alpha1.Split{MaxRows: new(int64(rows / 2)), Parallelism: 1}
+	case abreast:
+		job.Spec.Split = &v1alpha1.Split{MaxRows: new(int64(1)), Parallelism: 2}
+	case canaryAbreast:
+		job.Spec.Split = &v1alpha1.Split{MaxRows: new(int64(rows / 2)), Parallelism: 2}
+	}
+	if as == canary || as == canaryAbreast {
+		job.Spec.Canary = &v1alpha1.Canary{Rows: 1}
+	}
 }
 
 // start starts the next process.
@@ -165,11 +194,11 @@ func (h *house) youngest() *process {
 func (h *house) sender(token string) *process {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if number := h.owners[token[strings.LastIndexByte(token, '.')+1:]]; number > 0 {
+	if number := h.owners[token[strings.LastIndexByte(token, '.')+1:]].process; number > 0 {
 		return h.processes[number-1]
 	}
 	if n := len(h.claims); n > 0 {
-		return h.processes[h.owners[h.claims[n-1]]-1]
+		return h.processes[h.owners[h.claims[n-1]].process-1]
 	}
 	return h.processes[len(h.processes)-1]
 }
@@ -210,6 +239,27 @@ func (h *house) noteLocked(what string) {
 	}
 }
 
+// about names what is asked of the API server as places do: the receipt of a load in parts is a whole.
+func (h *house) about(r *http.Request, what string, body []byte) string {
+	verb, resource, _ := strings.Cut(what, ".")
+	if resource != "bulkreceipts" || verb == "LIST" || verb == "WATCH" {
+		return what
+	}
+	receipt := v1alpha1.BulkReceipt{ObjectMeta: metav1.ObjectMeta{Name: path.Base(r.URL.Path)}}
+	if body != nil && json.Unmarshal(body, &receipt) != nil {
+		return what
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if receipt.Record.Division != nil {
+		h.wholes[receipt.Name] = true
+	}
+	if h.wholes[receipt.Name] {
+		return verb + ".whole"
+	}
+	return what
+}
+
 // noteClaim keeps who claimed which attempt.
 func (h *house) noteClaim(p *process, body []byte) {
 	var receipt v1alpha1.BulkReceipt
@@ -219,15 +269,16 @@ func (h *house) noteClaim(p *process, body []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, attempt := range receipt.Record.Attempts {
-		if h.owners[attempt.Nonce] == 0 {
-			h.owners[attempt.Nonce] = p.number
+		if h.owners[attempt.Nonce].process == 0 {
+			h.owners[attempt.Nonce] = claim{p.number, receipt.Name}
 			h.claims = append(h.claims, attempt.Nonce)
 		}
 	}
 }
 
 // noteAnswer keeps when a process looked at its claim last, and which attempts were fenced.
-func (h *house) noteAnswer(p *process, what string, status int, sent []byte) {
+func (h *house) noteAnswer(p *process, r *http.Request, status int, sent []byte) {
+	what := asked(r)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if status >= 300 {
@@ -236,7 +287,7 @@ func (h *house) noteAnswer(p *process, what string, status int, sent []byte) {
 	}
 	switch what {
 	case "GET.bulkreceipts":
-		h.looked[p.number] = time.Now()
+		h.looked[claim{p.number, path.Base(r.URL.Path)}] = time.Now()
 	case "PUT.bulkreceipts":
 		var receipt v1alpha1.BulkReceipt
 		if json.Unmarshal(sent, &receipt) != nil {
@@ -284,10 +335,10 @@ func (h *house) meanwhile(p *process, happens act) {
 		}()
 	case rival:
 		h.start()
-	case remove, reapply:
+	case remove, reapply, reshape:
 		h.must(h.world.client.Delete(context.Background(), job))
-		if happens == reapply {
-			h.must(h.world.client.Create(context.Background(), job))
+		if happens != remove {
+			h.must(h.world.client.Create(context.Background(), h.again(happens)))
 			return
 		}
 		h.mu.Lock()
@@ -297,9 +348,29 @@ func (h *house) meanwhile(p *process, happens act) {
 		h.patch(`{"spec":{"suspend":true}}`)
 	case cancel:
 		h.patch(`{"spec":{"cancel":true}}`)
+	case revert:
+		h.patch(`{"spec":{"source":{"configMap":{"name":"contacts"}},"split":null,"canary":null}}`)
+	case wake:
+		h.mu.Lock()
+		for _, p := range h.processes {
+			p.thaw()
+		}
+		h.mu.Unlock()
 	case change:
 		h.patch(`{"spec":{"source":{"configMap":{"name":"others"}}}}`)
 	}
+}
+
+// again is the job that is applied once more.
+func (h *house) again(how act) *v1alpha1.BulkJob {
+	job := h.job()
+	switch {
+	case how == reshape && h.schedule.shape == "":
+		divide(job, inTurn)
+	case how == reshape:
+		divide(job, "")
+	}
+	return job
 }
 
 func (h *house) patch(text string) {
@@ -333,7 +404,7 @@ func (h *house) standStill(p *process, how act) {
 	if how == sleep {
 		overtaken = h.decided
 	}
-	for end := time.Now().Add(stillMax); time.Now().Before(end) && !overtaken() && !p.gone(); {
+	for end := time.Now().Add(stillMax); time.Now().Before(end) && !overtaken() && !p.gone() && p.stands(); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	h.note(fmt.Sprintf("process %d goes on", p.number))
@@ -354,11 +425,12 @@ func (h *house) standing() string {
 	return text.String()
 }
 
-// seen are the jobs and the receipts of the house, as they are or were a moment ago.
+// seen are the jobs and the receipts of the house, as they are or were a moment ago, the receipts by name.
 func (h *house) seen() ([]v1alpha1.BulkJob, []v1alpha1.BulkReceipt) {
 	jobs, receipts := &v1alpha1.BulkJobList{}, &v1alpha1.BulkReceiptList{}
 	ctx, here := context.Background(), client.InNamespace(h.namespace)
 	h.must(errors.Join(h.world.seen.List(ctx, jobs, here), h.world.seen.List(ctx, receipts, here)))
+	slices.SortFunc(receipts.Items, func(a, b v1alpha1.BulkReceipt) int { return strings.Compare(a.Name, b.Name) })
 	return jobs.Items, receipts.Items
 }
 

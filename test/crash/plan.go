@@ -15,12 +15,16 @@ import (
 	"bulkjob.dev/operator/api/v1alpha1"
 )
 
-// most bounds how many times of asking the same thing are places: later ones are polls, and much the same.
-const most = 4
+// most bounds how many times of asking the same thing are places: later ones are polls, and much the same. There are more writes of
+// receipts than other things where there are parts.
+const (
+	most           = 4
+	mostOfReceipts = 9
+)
 
 // What may happen at which places.
 var (
-	toPeople    = []act{remove, reapply, suspend, cancel, change}
+	toPeople    = []act{remove, reapply, reshape, suspend, cancel, change}
 	toProcesses = []act{term, rival, pause, sleep}
 	toWrites    = []act{crash, crashAfter, fail, reset, lost, failDone, conflict}
 	toReads     = []act{crash, fail, reset}
@@ -63,7 +67,11 @@ func observe(ctx context.Context, w *world, s schedule) ([]place, error) {
 	var places []place
 	for _, key := range slices.Sorted(maps.Keys(r.counts)) {
 		what, mine := strings.CutPrefix(key, strconv.Itoa(last)+":")
-		for nth := 1; mine && nth <= min(r.counts[key], most); nth++ {
+		bound := most
+		if s.shape != "" && (strings.HasSuffix(what, "receipts") || strings.HasSuffix(what, "whole")) {
+			bound = mostOfReceipts
+		}
+		for nth := 1; mine && nth <= min(r.counts[key], bound); nth++ {
 			places = append(places, place{last, what, nth})
 		}
 	}
@@ -101,7 +109,7 @@ func inDoubt(p place) []act {
 		return slices.Concat(toAsks, toPeople, []act{term})
 	case kind == "ask" || kind == "dial":
 		return acts(p)
-	case p.what == "PUT.bulkreceipts":
+	case p.what == "PUT.bulkreceipts", strings.HasSuffix(p.what, ".whole"), p.what == "POST.bulkreceipts":
 		return slices.Concat(toWrites, toPeople, toProcesses)
 	case kind == "WATCH" || kind == "LIST" || strings.HasSuffix(p.what, "events"):
 		return nil
@@ -114,31 +122,46 @@ func inDoubt(p place) []act {
 
 // plan makes all schedules of what is seen on the straight path and while doubt is resolved.
 func plan(ctx context.Context, w *world) ([]schedule, error) {
-	straight, err := observe(ctx, w, schedule{variant: variants()[0]})
+	all, err := planStraight(ctx, w, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, faults := range meeting {
+		all = append(all, everywhere(story{faults: faults})...)
+	}
+	more, err := planDoubt(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	inParts, err := planParts(ctx, w)
+	return slices.Concat(all, more, inParts), err
+}
+
+// planStraight makes the schedules in which something happens to the first process, for a file that is sent in a shape.
+func planStraight(ctx context.Context, w *world, as shape) ([]schedule, error) {
+	straight, err := observe(ctx, w, schedule{variants()[0], story{shape: as}})
 	if err != nil {
 		return nil, err
 	}
 	var all []schedule
 	for _, p := range straight {
 		for _, a := range acts(p) {
-			all = append(all, everywhere(story{faults: []fault{{p, a}}})...)
+			all = append(all, everywhere(story{shape: as, faults: []fault{{p, a}}})...)
 			for _, t := range traitsOf(p, a) {
-				all = append(all, everywhere(story{faults: []fault{{p, a}}, trait: t})...)
+				all = append(all, everywhere(story{shape: as, faults: []fault{{p, a}}, trait: t})...)
 			}
 		}
 	}
-	for _, faults := range meeting {
-		all = append(all, everywhere(story{faults: faults})...)
-	}
-	more, err := planDoubt(ctx, w)
-	return append(all, more...), err
+	return all, nil
 }
 
 // everywhere is a story in all variants.
 func everywhere(s story) []schedule {
 	var all []schedule
 	for _, v := range variants() {
-		all = append(all, schedule{v, s})
+		if s.shape == "" || v.action == v1alpha1.ActionCreate { // parts of an upsert are sent as others are
+			all = append(all, schedule{v, s})
+		}
 	}
 	return all
 }
@@ -147,7 +170,7 @@ func everywhere(s story) []schedule {
 func traitsOf(p place, a act) []trait {
 	kind, _, _ := strings.Cut(p.what, ".")
 	switch {
-	case kind == "dial", kind != "post" && !writes(p.what) && p.what != "GET.bulkreceipts", strings.HasSuffix(p.what, "events"):
+	case kind == "dial", kind != "post" && !writes(p.what) && p.what != "GET.bulkreceipts" && p.what != "GET.whole", strings.HasSuffix(p.what, "events"):
 		return nil
 	case a == crash || a == crashAfter || a == term:
 		return []trait{stale, ahead, behind}
@@ -176,6 +199,11 @@ func planDoubt(ctx context.Context, w *world) ([]schedule, error) {
 			first = append(first, schedule{v, story{faults: []fault{f}}})
 		}
 	}
+	return observeDoubts(ctx, w, first)
+}
+
+// observeDoubts makes the schedules in which the second process meets something, of those that end the first.
+func observeDoubts(ctx context.Context, w *world, first []schedule) ([]schedule, error) {
 	found, errs := make([][]place, len(first)), make([]error, len(first))
 	var observers sync.WaitGroup
 	for i, s := range first {
@@ -186,30 +214,87 @@ func planDoubt(ctx context.Context, w *world) ([]schedule, error) {
 	for i, s := range first {
 		for _, p := range found[i] {
 			for _, a := range inDoubt(p) {
-				all = append(all, schedule{s.variant, story{faults: []fault{s.faults[0], {p, a}}}})
+				all = append(all, schedule{s.variant, story{shape: s.shape, faults: []fault{s.faults[0], {p, a}}}})
 			}
 		}
 	}
 	return all, errors.Join(errs...)
 }
 
-// choose takes number schedules, the same for each seed: first one of each story, and all of those in which the end of a
-// file is held back, then further variants.
+// The same for a file that is sent in parts: the first process dies between two of the steps that only these have.
+var partDoubts = []fault{
+	{place{1, "POST.whole", 1}, crashAfter},
+	{place{1, "POST.bulkreceipts", 1}, crashAfter},
+	{place{1, "POST.bulkreceipts", 2}, crash},
+	{place{1, "post.kept", 2}, crash},
+	{place{1, "PUT.whole", 1}, crash},
+	{place{1, "PUT.whole", 2}, crashAfter},
+}
+
+// A part is claimed by a process that stood still, while the next one ended the whole and claimed it anew in one piece: for a job
+// that was made anew, or for the same one.
+var overtaken = [][]fault{
+	{{place{1, "POST.bulkreceipts", 1}, sleep}, {place{2, "WATCH.bulkreceipts", 1}, reshape}},
+	{
+		{place{1, "POST.bulkreceipts", 1}, sleep},
+		{place{2, "WATCH.bulkreceipts", 1}, change}, {place{2, "PUT.whole", 1}, revert}, {place{2, "post.rest", 1}, wake},
+	},
+}
+
+// planParts makes the schedules of files that are sent in parts.
+func planParts(ctx context.Context, w *world) ([]schedule, error) {
+	var all, first []schedule
+	for _, as := range shapes {
+		straight, err := planStraight(ctx, w, as)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, straight...)
+		for _, faults := range overtaken {
+			all = append(all, everywhere(story{shape: as, faults: faults})...)
+		}
+	}
+	for i, f := range partDoubts {
+		s := story{shape: shapes[i%len(shapes)], faults: []fault{f}}
+		first = append(first, everywhere(s)[i])
+	}
+	more, err := observeDoubts(ctx, w, first)
+	return append(all, more...), err
+}
+
+// choose takes number schedules, the same for each seed: a third of them with parts.
 func choose(all []schedule, seed uint64, number int) []schedule {
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // it must be the same each time
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	var whole, inParts []schedule
+	for _, s := range all {
+		if s.shape == "" {
+			whole = append(whole, s)
+		} else {
+			inParts = append(inParts, s)
+		}
+	}
+	byTurn(whole)
+	byTurn(inParts)
+	if number == 0 || number >= len(all) {
+		return append(whole, inParts...)
+	}
+	n := max(min(number/3, len(inParts)), number-len(whole))
+	chosen := append(whole[:number-n], inParts[:n]...)
+	random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+	return chosen
+}
+
+// byTurn puts first one of each story, and all of those in which the end of a whole file is held back, then further variants.
+func byTurn(all []schedule) {
 	turn := map[string]int{}
 	turns := make(map[string]int, len(all))
 	for _, s := range all {
-		if s.heldBack() && s.trait == "" && len(s.faults) == 1 {
+		if s.shape == "" && s.heldBack() && s.trait == "" && len(s.faults) == 1 {
 			continue
 		}
 		turns[s.String()] = turn[s.story.String()]
 		turn[s.story.String()]++
 	}
 	slices.SortStableFunc(all, func(a, b schedule) int { return cmp.Compare(turns[a.String()], turns[b.String()]) })
-	if number > 0 && number < len(all) {
-		all = all[:number]
-	}
-	return all
 }

@@ -127,6 +127,12 @@ func (p *process) thaw() {
 	}
 }
 
+func (p *process) stands() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.frozen != nil
+}
+
 // wait returns when the process goes on.
 func (p *process) wait() {
 	p.mu.Lock()

@@ -35,8 +35,17 @@ func (h *house) resolve(ctx context.Context) bool {
 // held is the receipt that is held, and that a job speaks of which wants to go on; nil if there is none.
 func (h *house) held() *v1alpha1.BulkReceipt {
 	jobs, receipts := h.seen()
-	at := slices.IndexFunc(receipts, func(receipt v1alpha1.BulkReceipt) bool { return receipt.Record.Outcome == v1alpha1.LoadUnknown })
-	if at < 0 || len(jobs) != 1 || jobs[0].Status.Receipt != receipts[at].Name || jobs[0].Spec.Cancel || jobs[0].Status.CompletionTime != nil {
+	if len(jobs) != 1 || jobs[0].Spec.Cancel || jobs[0].Status.CompletionTime != nil {
+		return nil
+	}
+	at := slices.IndexFunc(receipts, func(receipt v1alpha1.BulkReceipt) bool {
+		whole := receipt.Name
+		if receipt.Spec.Part != nil {
+			whole = receipt.Spec.Part.Of
+		}
+		return receipt.Record.Outcome == v1alpha1.LoadUnknown && jobs[0].Status.Receipt == whole
+	})
+	if at < 0 {
 		return nil
 	}
 	return &receipts[at]

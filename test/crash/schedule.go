@@ -54,7 +54,8 @@ const (
 	reapply act = "reapply" // the same manifest is deleted, and applied again
 	suspend act = "suspend" // and resumed later
 	cancel  act = "cancel"
-	change  act = "change" // the job names other content
+	change  act = "change"  // the job names other content
+	reshape act = "reshape" // it is deleted, and applied again: to be sent whole if it was in parts, in parts if it was whole
 )
 
 // status is the code that an act has the endpoint answer with; 0 for all other acts.
@@ -65,6 +66,12 @@ func (a act) status() int {
 	}
 	return code
 }
+
+// What happens only where something else must meet it.
+const (
+	revert act = "revert" // the job names the first content again, to be sent whole
+	wake   act = "wake"   // whoever stands still goes on
+)
 
 // A trait holds for a whole schedule.
 type trait string
@@ -77,6 +84,18 @@ const (
 )
 
 var traits = []trait{stale, ahead, behind, slow}
+
+// A shape is how the file is to be sent. One that is sent whole has none.
+type shape string
+
+const (
+	inTurn        shape = "in-turn"        // two parts, one after the other
+	abreast       shape = "abreast"        // four parts, two at once
+	canary        shape = "canary"         // a canary, and then the others
+	canaryAbreast shape = "canary-abreast" // a canary, and then two parts at once
+)
+
+var shapes = []shape{inTurn, abreast, canary, canaryAbreast}
 
 // fault is an act at a place.
 type fault struct {
@@ -112,12 +131,16 @@ func variants() []variant {
 
 // story is what happens in a schedule, whatever the variant.
 type story struct {
+	shape  shape // empty: whole
 	faults []fault
 	trait  trait // empty: none
 }
 
 func (s story) String() string {
-	parts := make([]string, 0, len(s.faults)+1)
+	parts := make([]string, 0, len(s.faults)+2)
+	if s.shape != "" {
+		parts = append(parts, string(s.shape))
+	}
 	for _, f := range s.faults {
 		parts = append(parts, f.String())
 	}
@@ -153,7 +176,7 @@ func (s schedule) has(acts ...act) bool {
 // again, and that only while a job wants it.
 func (s schedule) tells() bool {
 	return s.listing == v1alpha1.ListingAuthoritative ||
-		s.dedup == v1alpha1.DeduplicationAttempt && !s.has(remove, reapply, suspend, cancel, change)
+		s.dedup == v1alpha1.DeduplicationAttempt && !s.has(remove, reapply, reshape, suspend, cancel, change)
 }
 
 // heldBack is true if an upload's end may lie between its sender and the endpoint's books for as long as others need to
@@ -179,6 +202,8 @@ func parse(name string) (schedule, error) {
 		switch {
 		case slices.Contains(traits, trait(part)):
 			s.trait = trait(part)
+		case slices.Contains(shapes, shape(part)):
+			s.shape = shape(part)
 		case part != "":
 			f, err := parseFault(part)
 			if err != nil {

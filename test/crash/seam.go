@@ -68,7 +68,7 @@ func (s *seam) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	happens := p.house.reach(p.number, what)
+	happens := p.house.reach(p.number, p.house.about(r, what, body))
 	if resp, err := s.before(r, what, happens); resp != nil || err != nil {
 		return resp, err
 	}
@@ -135,7 +135,7 @@ func (s *seam) after(r *http.Request, resp *http.Response, what string, sent []b
 	if err != nil {
 		return nil, err
 	}
-	p.house.noteAnswer(p, what, resp.StatusCode, sent)
+	p.house.noteAnswer(p, r, resp.StatusCode, sent)
 	switch happens { //nolint:exhaustive // the others have happened
 	case crashAfter:
 		p.house.kill(p)

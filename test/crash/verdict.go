@@ -20,10 +20,10 @@ const (
 	quietMax = 100 * time.Second
 	// quietFor is how long nothing must be left to do before a schedule has ended.
 	quietFor = 700 * time.Millisecond
-	// quietForTwo is the same where two processes may have something to say.
+	// quietForTwo is the same where two processes may have something to say, or there is more to be done than one load.
 	quietForTwo = 2 * time.Second
 	// decisions are as many as a person takes: while one is acted on, another doubt may come up.
-	decisions = 3
+	decisions = 5
 )
 
 // result is what came of a schedule.
@@ -80,7 +80,7 @@ func play(ctx context.Context, w *world, s schedule, prepare ...func(*house)) re
 func (h *house) settle(ctx context.Context) bool {
 	var since time.Time
 	enough := quietFor
-	if h.schedule.has(rival, pause, sleep) {
+	if h.schedule.has(rival, pause, sleep) || h.schedule.shape != "" {
 		enough = quietForTwo
 	}
 	for end := time.Now().Add(quietMax); time.Now().Before(end) && ctx.Err() == nil && !h.failed(); time.Sleep(30 * time.Millisecond) {
@@ -120,7 +120,7 @@ func (h *house) quiet() bool {
 func (h *house) decided() bool {
 	jobs, receipts := h.seen()
 	for i := range receipts {
-		if receipts[i].Record.Outcome == "" {
+		if receipts[i].Record.Outcome == "" && !waits(&receipts[i], receipts, jobs) {
 			return false
 		}
 	}
@@ -164,6 +164,8 @@ func (h *house) judge(ctx context.Context, quiet bool) result {
 	h.mu.Unlock()
 	*e = end{jobs.Items, receipts.Items, h.endpoint.accepted()}
 	r.countTaken(e)
+	r.countRows(e)
+	r.checkWholes(e)
 	r.checkReceipts(e)
 	r.checkAttempts(e)
 	if !removed {
@@ -211,6 +213,9 @@ func recorded(receipts []v1alpha1.BulkReceipt, job *taken) bool {
 func (r *result) checkReceipts(e *end) {
 	for i := range e.receipts {
 		receipt, record := &e.receipts[i], &e.receipts[i].Record
+		if record.Division != nil {
+			continue // it sends nothing itself
+		}
 		at := slices.IndexFunc(e.taken, func(t taken) bool { return t.id == record.JobID && t.identity() == receipt.Name })
 		switch {
 		case record.JobID != "" && at < 0:
@@ -268,9 +273,10 @@ func (r *result) checkJob(e *end) {
 		if !loaded {
 			r.wrong("the job says Complete, and no receipt says the same of its load")
 		}
+		r.checkAllRows(e, job)
 	case r.schedule.has(cancel) && is(job, v1alpha1.ConditionFailed):
 	case r.held && is(job, v1alpha1.ConditionStalled):
-	case r.schedule.has(remove, reapply, change) && is(job, v1alpha1.ConditionFailed) && reason(job) == v1alpha1.ReasonAlreadyFailed:
+	case r.schedule.has(remove, reapply, reshape, change) && is(job, v1alpha1.ConditionFailed) && reason(job) == v1alpha1.ReasonAlreadyFailed:
 	case rests(job):
 		r.wrong("the job came to nothing: " + told(e.jobs))
 	}
