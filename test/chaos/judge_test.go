@@ -35,6 +35,15 @@ func TestJudge(t *testing.T) {
 		end := &e.endings[0]
 		end.completed, end.stalled, end.reason, end.id = false, true, v1alpha1.ReasonSubmissionUnknown, ""
 	}
+	inParts := func(change func(*evidence, *ending)) func(*evidence) {
+		return func(e *evidence) {
+			end := &e.endings[0]
+			end.id, end.total = "", 2
+			end.parts = []part{{receipt: "br-p", id: "7", number: 1, rows: 1}, {receipt: "br-q", id: "8", number: 2, rows: 2}}
+			e.taken = []taken{{"7", "br-p.1.n"}, {"8", "br-q.1.m"}}
+			change(e, end)
+		}
+	}
 	for _, tc := range []struct {
 		reason string
 		of     trust
@@ -86,6 +95,31 @@ func TestJudge(t *testing.T) {
 		{"miscounted of itself", listed, func(e *evidence) { e.endings[0].reason = v1alpha1.ReasonCountMismatch }, verdict{Lost: 1}},
 		{"failed", listed, func(e *evidence) { e.endings[0].reason = v1alpha1.ReasonBackoffLimit }, verdict{Lost: 1}},
 		{"still on its way", listed, func(e *evidence) { e.endings[0].completed, e.endings[0].reason = false, v1alpha1.ReasonSubmitted }, verdict{Stuck: 1}},
+		{"in parts, and all went well", listed, inParts(func(*evidence, *ending) {}), verdict{Ended: "Complete 1"}},
+		{"two jobs of one part", listed, inParts(func(e *evidence, _ *ending) { e.taken = append(e.taken, taken{"9", "br-q.2.o"}) }), verdict{
+			Twice: 1, Ended: "Complete 1", Says: "8 (br-q.1.m), 9 (br-q.2.o)",
+		}},
+		{"complete, and a part was never taken", listed, inParts(func(e *evidence, end *ending) {
+			end.parts, e.taken, e.stocks["load-1"] = end.parts[:1], e.taken[:1], stock{1, 1, "x"}
+		}), verdict{Lost: 1, Ended: "Complete 1", Says: "not all of it"}},
+		{"a part was taken, and its rows are not there", listed, inParts(func(e *evidence, _ *ending) { e.stocks["load-1"] = stock{2, 2, "x"} }), verdict{
+			Lost: 1, Ended: "Complete 1", Says: "2 of 3 rows, and the parts that the endpoint took have 3",
+		}},
+		{"a part's receipt holds another's id", listed, inParts(func(_ *evidence, end *ending) { end.parts[1].id = "7" }), verdict{Lost: 1, Says: "no job 7"}},
+		{"a part is held, and was not taken", advises, inParts(func(e *evidence, end *ending) {
+			end.completed, end.stalled, end.reason, end.parts[1].id = false, true, v1alpha1.ReasonSubmissionUnknown, ""
+			e.taken, e.stocks["load-1"] = e.taken[:1], stock{1, 1, "x"}
+		}), verdict{Held: "SubmissionUnknown 1"}},
+		{"a part is forgotten as it was made to be", listed, inParts(func(e *evidence, end *ending) {
+			end.completed, end.stalled, end.reason, e.vanished = false, true, v1alpha1.ReasonRemoteForgot, map[string]bool{"8": true}
+		}), verdict{Held: "RemoteForgot 1"}},
+		{"the canary is miscounted as it was made to be", listed, inParts(func(e *evidence, end *ending) {
+			end.load.canary, end.reason, e.miscounted = &v1alpha1.Canary{Rows: 1}, v1alpha1.ReasonCanaryFailed, map[string]bool{"7": true}
+			end.parts, e.taken, e.stocks["load-1"] = end.parts[:1], e.taken[:1], stock{1, 1, "x"}
+		}), verdict{Ended: "CanaryFailed 1"}},
+		{"another part than the canary is miscounted", listed, inParts(func(e *evidence, end *ending) {
+			end.load.canary, end.reason, e.miscounted = &v1alpha1.Canary{Rows: 1}, v1alpha1.ReasonCanaryFailed, map[string]bool{"8": true}
+		}), verdict{Lost: 1}},
 		{"there is no such job", listed, func(e *evidence) { e.endings[0] = ending{load: e.loads[0], job: "load-1"} }, verdict{Stuck: 1, Says: "no condition"}},
 	} {
 		e := good(tc.of)

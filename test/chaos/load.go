@@ -21,6 +21,7 @@ const (
 	storeSecret   = "store"
 	tablesOfEach  = 6 // connectors: a table takes one file after the other
 	twinOfEvery   = 13
+	partsOfEvery  = 4
 	largeRows     = 30_000 // two and a half MB
 	fillerSymbols = "abcdefghijklmnopqrstuvwxyz0123456789"
 )
@@ -54,6 +55,8 @@ type load struct {
 	digest string // of the rows, in order; see digestSQL
 	large  bool   // in the object store
 	twin   bool   // a second job asks for it
+	split  *v1alpha1.Split
+	canary *v1alpha1.Canary
 	text   string
 }
 
@@ -98,7 +101,19 @@ func newLoad(i int, chance *rand.Rand) *load {
 		rows.Write([]byte(line))
 	}
 	l.text, l.digest = file.String(), hex.EncodeToString(rows.Sum(nil))
+	if i/len(connectors)%partsOfEvery == 1 && l.rows > 1 {
+		l.divide(chance)
+	}
 	return l
+}
+
+// divide has the file sent in two to five parts, one to three at once; one in three files with a canary before them.
+func (l *load) divide(chance *rand.Rand) {
+	parts := 2 + chance.IntN(4)
+	l.split = &v1alpha1.Split{MaxRows: new(int64((l.rows + parts - 1) / parts)), Parallelism: 1 + chance.Int32N(3)}
+	if chance.IntN(3) == 0 {
+		l.canary = &v1alpha1.Canary{Rows: int64(1 + l.rows/10)}
+	}
 }
 
 // tableSQL makes a table that takes any row any number of times.
@@ -135,13 +150,17 @@ func (l *load) configMap() *corev1.ConfigMap {
 	}
 }
 
-// job asks for the load, under a name of its own. Refusals are the storm's, and never mean the file.
+// job asks for the load, under a name of its own. Refusals are the storm's, and never mean the file. The second job asks for the
+// whole file, and gets what the first one has begun.
 func (l *load) job(name string, store *v1alpha1.ObjectStoreSource) *v1alpha1.BulkJob {
 	job := &v1alpha1.BulkJob{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: v1alpha1.BulkJobSpec{
 			ConnectorRef: v1alpha1.LocalReference{Name: l.trust.name}, Object: l.table, BackoffLimit: new(int32(100)),
 		},
+	}
+	if name == l.name {
+		job.Spec.Split, job.Spec.Canary = l.split, l.canary
 	}
 	if l.large {
 		from := *store

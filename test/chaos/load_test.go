@@ -22,7 +22,7 @@ func TestLoads(t *testing.T) {
 			t.Errorf("%s is another file where there are more of them", l.name)
 		}
 	}
-	digests, large, twins := map[string]bool{}, 0, 0
+	digests, large, twins, divided, canaries := map[string]bool{}, 0, 0, 0, 0
 	for _, l := range all {
 		records, err := csv.NewReader(strings.NewReader(l.text)).ReadAll()
 		if err != nil || len(records) != l.rows+1 {
@@ -52,9 +52,21 @@ func TestLoads(t *testing.T) {
 		}
 		if len(l.names()) == 2 {
 			twins++
+			if twin := l.job(l.names()[1], &v1alpha1.ObjectStoreSource{}); twin.Spec.Split != nil || twin.Spec.Canary != nil {
+				t.Errorf("%s: the second job asks for parts", l.name)
+			}
+		}
+		if split := job.Spec.Split; split != nil {
+			divided++
+			if *split.MaxRows < 1 || *split.MaxRows >= int64(l.rows) || split.Parallelism < 1 || split.Parallelism > 3 {
+				t.Errorf("%s: %d rows in parts of %d, %d at once", l.name, l.rows, *split.MaxRows, split.Parallelism)
+			}
+		}
+		if job.Spec.Canary != nil {
+			canaries++
 		}
 	}
-	if large == 0 || twins == 0 {
-		t.Errorf("%d large files, %d twins", large, twins)
+	if large == 0 || twins == 0 || divided < len(all)/partsOfEvery-4 || canaries == 0 {
+		t.Errorf("%d large files, %d twins, %d in parts, %d with a canary", large, twins, divided, canaries)
 	}
 }

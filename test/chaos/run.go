@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -161,7 +162,7 @@ func (w *weather) settle(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(time.Second):
 		}
-		if jobs, _, err := w.snapshot(ctx); err == nil && w.settled(jobs) {
+		if jobs, receipts, err := w.snapshot(ctx); err == nil && w.settled(jobs) && !w.partsRun(receipts) {
 			quiet++
 		} else {
 			quiet = 0
@@ -185,6 +186,17 @@ func (w *weather) settled(jobs map[string]*v1alpha1.BulkJob) bool {
 	return true
 }
 
+// partsRun is true while the endpoint works on any part: the job may say before that another one is held.
+func (w *weather) partsRun(receipts map[string]*v1alpha1.BulkReceipt) bool {
+	vanished, _ := w.proxy.spoilt()
+	for _, receipt := range receipts {
+		if record := &receipt.Record; receipt.Spec.Part != nil && record.JobID != "" && record.Outcome == "" && !vanished[record.JobID] {
+			return true
+		}
+	}
+	return false
+}
+
 // conclude judges, and says so in one line.
 func (w *weather) conclude(ctx context.Context) error {
 	e, err := w.gather(ctx)
@@ -198,6 +210,8 @@ func (w *weather) conclude(ctx context.Context) error {
 		return err
 	}
 	w.sayf("faults: %s", counted(kinds))
+	files, parts := e.divided()
+	w.sayf("in parts: %d files, %d parts of them claimed", files, parts)
 	w.sayf("ends by themselves: managers %d, endpoint %d, kube-apiserver %d, etcd %d",
 		w.managers[0].unasked()+w.managers[1].unasked(), w.endpoint.unasked(), w.apiServer.unasked(), w.etcd.unasked())
 	w.sayf("ended: %s; repeated to the endpoint and recognised: %s", counted(j.ended), counted(e.repeated))
@@ -238,6 +252,7 @@ func (w *weather) gather(ctx context.Context) (*evidence, error) {
 			}
 			if receipt := receipts[end.receipt]; receipt != nil {
 				end.id = receipt.Record.JobID
+				end.total, end.parts = partsOf(receipt, receipts)
 			}
 			e.endings = append(e.endings, end)
 		}
@@ -247,6 +262,28 @@ func (w *weather) gather(ctx context.Context) (*evidence, error) {
 	}
 	e.repeated, err = w.repeats()
 	return e, err
+}
+
+// partsOf are the parts of a load that were claimed, by number, of how many.
+func partsOf(whole *v1alpha1.BulkReceipt, receipts map[string]*v1alpha1.BulkReceipt) (total int, parts []part) {
+	division := whole.Record.Division
+	if division == nil {
+		return 0, nil
+	}
+	for name, receipt := range receipts {
+		if receipt.Spec.Part == nil || receipt.Spec.Part.Of != whole.Name {
+			continue
+		}
+		number, end := receipt.Spec.Part.Number, division.Rows+1
+		if int(number) < len(division.Parts) {
+			end = division.Parts[number].Row
+		}
+		parts = append(parts, part{
+			receipt: name, id: receipt.Record.JobID, number: number, rows: int(end - division.Parts[number-1].Row),
+		})
+	}
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.number, b.number) })
+	return len(division.Parts), parts
 }
 
 // query asks PostgreSQL.
