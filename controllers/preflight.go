@@ -154,7 +154,15 @@ func (c *consignment) open(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil || c.identity.OmitColumn == "" {
 		return file, err
 	}
-	return stripped{report.NewStripper(file, c.identity.OmitColumn, csvstream.Options{HideNames: c.pinned.Sensitive}), file}, nil
+	return stripped{c.asSent(file), file}, nil
+}
+
+// asSent is what is sent of a file that the source has.
+func (c *consignment) asSent(file io.Reader) io.Reader {
+	if c.identity.OmitColumn == "" {
+		return file
+	}
+	return report.NewStripper(file, c.identity.OmitColumn, csvstream.Options{HideNames: c.pinned.Sensitive})
 }
 
 // stored is what is sent as the source has it.

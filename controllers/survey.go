@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -15,8 +16,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"bulkjob.dev/operator/api/v1alpha1"
+	"bulkjob.dev/operator/internal/csvstream"
 	"bulkjob.dev/operator/internal/openconnectors"
 	"bulkjob.dev/operator/internal/preflight"
+	"bulkjob.dev/operator/internal/split"
 )
 
 // What a plan may hold: see the type.
@@ -45,6 +48,9 @@ type survey struct {
 	standing *v1alpha1.BulkReceipt  // of this load, if there is one
 	fields   []openconnectors.Field // of the object
 	unasked  error                  // why they are not known
+
+	division    *split.Division // of a file that would be sent in parts, or could be; nil: it is not known, or not asked for
+	indivisible string          // why there is none, if the load would be refused for that
 
 	report *preflight.Report // nil: the file was not read
 	whole  bool              // it was read to its end
@@ -102,13 +108,7 @@ func (s *survey) read(ctx context.Context, patience Patience) error {
 	patient := patience.submitTimeout(s.c.most())
 	within, cancel := context.WithTimeoutCause(ctx, patient, errSlowPlan)
 	defer cancel()
-	file, err := s.c.open(within)
-	if err == nil {
-		defer file.Close()
-		var report preflight.Report
-		report, err = preflight.File(file, s.object(), preflight.Options{HideNames: s.c.pinned.Sensitive})
-		s.report = &report
-	}
+	err := s.readThrough(within)
 	var h *held
 	switch {
 	case err == nil:
@@ -121,6 +121,38 @@ func (s *survey) read(ctx context.Context, patience Patience) error {
 		return storeHeld(s.job, changedMeanwhile(err, "the dry run read it"))
 	}
 	return nil
+}
+
+// readThrough reads the file once, for what is in it and for where its parts would begin.
+func (s *survey) readThrough(ctx context.Context) error {
+	file, err := s.c.stored(ctx)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	hidden := s.c.pinned.Sensitive
+	in := io.Reader(file)
+	var parts *alongside
+	if s.divided() {
+		in, parts = divideAlongside(file, limitsOf(s.job, s.c.connector), csvstream.Options{HideNames: hidden})
+	}
+	report, err := preflight.File(s.c.asSent(in), s.object(), preflight.Options{HideNames: hidden})
+	s.report = &report
+	if parts == nil {
+		return err
+	}
+	found, failed := parts.end(err)
+	refused, indivisible := errors.AsType[*split.Error](failed)
+	switch {
+	case err != nil:
+	case indivisible:
+		s.indivisible = refused.Error()
+	case failed == nil && found.Rows > 0:
+		s.division = found
+	default:
+		err = failed
+	}
+	return err
 }
 
 // object is what the rows are for, as the endpoint describes it.
@@ -166,6 +198,9 @@ func (s *survey) measure(p *v1alpha1.Plan) {
 		return
 	}
 	p.Rows, p.Source.Bytes = new(s.report.Rows), new(s.report.Bytes)
+	if s.division != nil {
+		p.Parts = new(int32(len(s.division.Parts))) //nolint:gosec // 500 at most
+	}
 	if s.speed.known() && !p.AlreadyLoaded {
 		p.EstimatedSeconds = new(max(int64(s.speed.load(s.report.Bytes, s.report.Rows).Seconds()), 1))
 	}
@@ -189,6 +224,9 @@ func (s *survey) findings(p *v1alpha1.Plan) []v1alpha1.PlanFinding {
 	}
 	if s.unfit != (verdict{}) {
 		found = append(found, finding(s.unfit))
+	}
+	if s.indivisible != "" {
+		found = append(found, finding(stalled(v1alpha1.ReasonIndivisible, s.indivisible)))
 	}
 	if s.report != nil {
 		if s.whole && s.report.Rows == 0 {
@@ -242,10 +280,14 @@ func (s *survey) ofTime(p *v1alpha1.Plan) []v1alpha1.PlanFinding {
 		return nil
 	}
 	var found []v1alpha1.PlanFinding
-	if sending := s.speed.upload(*p.Source.Bytes); sending > submitPatienceMax {
+	if sending := s.speed.upload(s.largestUpload(p)); sending > submitPatienceMax {
+		what, then := "the file", "split it"
+		if s.division != nil {
+			what, then = "the largest part", "lower spec.split.maxRows or spec.split.maxBytes"
+		}
 		found = append(found, warning(findingUploadTooSlow, fmt.Sprintf(
-			"at the rate that the connector has shown, sending the file takes %s, and an upload may take %s: split it",
-			sending.Round(time.Minute), submitPatienceMax)))
+			"at the rate that the connector has shown, sending %s takes %s, and an upload may take %s: %s",
+			what, sending.Round(time.Minute), submitPatienceMax, then)))
 	}
 	if limit := s.job.Spec.ActiveDeadlineSeconds; limit != nil && *p.EstimatedSeconds > *limit {
 		found = append(found, warning(findingDeadlineTooSoon, fmt.Sprintf(
@@ -297,7 +339,11 @@ func (s *survey) checked(p *v1alpha1.Plan) []string {
 		"receipt: whether this content was loaded before",
 	}
 	if p.Source.Bytes != nil {
-		said = append(said, fmt.Sprintf("size: %s of at most %s", plural(*p.Source.Bytes, "byte"), grouped(maxUploadBytes(s.c.connector))))
+		most := "at most "
+		if s.c.inParts {
+			most = "any number, in parts of at most "
+		}
+		said = append(said, fmt.Sprintf("size: %s of %s%s", plural(*p.Source.Bytes, "byte"), most, grouped(maxUploadBytes(s.c.connector))))
 	}
 	if s.report == nil {
 		return said
@@ -307,6 +353,7 @@ func (s *survey) checked(p *v1alpha1.Plan) []string {
 	} else if s.report.Rows > 0 {
 		said = append(said, fmt.Sprintf("dialect: %s, and no further", plural(s.report.Rows, "row")))
 	}
+	said = append(said, s.ofParts(p)...)
 	if s.report.Columns > 0 && len(s.fields) > 0 {
 		said = append(said, fmt.Sprintf("header: %s against %s of %s",
 			plural(int64(s.report.Columns), "column"), plural(int64(len(s.fields)), "field"), s.job.Spec.Object))
@@ -367,6 +414,9 @@ func (s *survey) unread() []string {
 	case s.cutOff != "":
 		said = append(said, "file: "+s.cutOff)
 	}
+	if s.divided() && !s.whole && !s.c.tooLarge() {
+		said = append(said, "parts: how many there would be")
+	}
 	if s.report != nil && !s.report.AllKeys {
 		said = append(said, fmt.Sprintf("keys: beyond the first %s different ones, each was compared with these only", grouped(s.report.Keys)))
 	}
@@ -415,6 +465,9 @@ func wouldSend(job *v1alpha1.BulkJob, plan *v1alpha1.Plan) string {
 	}
 	if len(what) == 0 {
 		what = append(what, "the file")
+	}
+	if plan.Parts != nil && *plan.Parts > 1 {
+		what[len(what)-1] += " in " + plural(int64(*plan.Parts), "part")
 	}
 	would := fmt.Sprintf("would send %s to %s", strings.Join(what, ", "), job.Spec.Object)
 	if plan.EstimatedSeconds != nil {

@@ -20,7 +20,7 @@ const (
 type PlanFinding struct {
 	// Severity of the finding.
 	Severity PlanSeverity `json:"severity"`
-	// Reason is one CamelCase word: ObjectUnknown, FieldUnknown, RequiredFieldMissing, KeyFieldMissing, DuplicateKeys, SourceTooLarge, …
+	// Reason is one CamelCase word: ObjectUnknown, FieldUnknown, RequiredFieldMissing, KeyFieldMissing, DuplicateKeys, SourceTooLarge, Indivisible, …
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason"`
 	// Message names the field, and says what to do. Never a row's data.
@@ -48,6 +48,9 @@ type Plan struct {
 	// Rows in the file, where all of it was read.
 	// +optional
 	Rows *int64 `json:"rows,omitempty"`
+	// Parts that the file would be sent in, for a job that asks for split or canary, where all of it was read. 1: it fits into one.
+	// +optional
+	Parts *int32 `json:"parts,omitempty"`
 	// Columns in the file's header.
 	// +optional
 	Columns *int32 `json:"columns,omitempty"`

@@ -15,8 +15,9 @@ type Report struct {
 	// ObjectStore folder that the files are written to, whatever their size.
 	// +optional
 	ObjectStore *ObjectStoreTarget `json:"objectStore,omitempty"`
-	// RepairFile adds repair.csv, the rows that failed with their reasons in a last column, to be corrected and loaded again, and
-	// repair.yaml, a BulkJob that does so. They are written only if the source still has the content that was sent.
+	// RepairFile adds repair.csv, the rows that failed, and of a load in parts those that were not sent, with the reasons in a last
+	// column, to be corrected and loaded, and repair.yaml, a BulkJob that does so. They are written only if the source still has the
+	// content that was sent.
 	// +optional
 	RepairFile bool `json:"repairFile,omitempty"`
 }
@@ -52,7 +53,7 @@ type ReportStatus struct {
 	// Rows that are listed.
 	// +optional
 	Rows *int64 `json:"rows,omitempty"`
-	// Complete is true if all rows are listed that the endpoint tells of.
+	// Complete is true if all rows are listed that failed, as far as the endpoint counts them.
 	// +optional
 	Complete bool `json:"complete,omitempty"`
 	// RepairFile is true if repair.csv and repair.yaml were written.

@@ -811,6 +811,11 @@ func (in *Plan) DeepCopyInto(out *Plan) {
 		*out = new(int64)
 		**out = **in
 	}
+	if in.Parts != nil {
+		in, out := &in.Parts, &out.Parts
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Columns != nil {
 		in, out := &in.Columns, &out.Columns
 		*out = new(int32)
