@@ -247,7 +247,7 @@ func TestPartsOfAKilledOperator(t *testing.T) {
 	h.millionOnce(job)
 }
 
-// millionOnce looks at what the job shows, at the endpoint's jobs, and at what PostgreSQL has.
+// millionOnce looks at what the job shows, what PostgreSQL has, and what the endpoint made of it.
 func (h *house) millionOnce(job *v1alpha1.BulkJob) {
 	h.t.Helper()
 	if c := ready(job); c.Reason != v1alpha1.ReasonComplete || rows(job) != fmt.Sprintf("%d/%[1]d/0", numbers) {
@@ -257,19 +257,25 @@ func (h *house) millionOnce(job *v1alpha1.BulkJob) {
 	if diff := cmp.Diff(want, job.Status.Parts); diff != "" {
 		h.t.Errorf("status.parts, -want +got:\n%s", diff)
 	}
-	var all, distinct, sum int64
-	h.query(func(conn *pgx.Conn) error {
-		return conn.QueryRow(h.t.Context(), "select count(*), count(distinct n), sum(n)::bigint from numbers").Scan(&all, &distinct, &sum)
-	})
-	if all != numbers || distinct != numbers || sum != numbers*(numbers+1)/2 {
-		h.t.Errorf("%d rows, %d of them different, %d in sum; want each from 1 to %d once", all, distinct, sum, numbers)
-	}
+	h.eachNumberOnce(numbers)
 	jobs, err := h.endpoint.Jobs(h.t.Context())
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	if len(jobs) != parts {
 		h.t.Errorf("the endpoint made %d jobs, want %d", len(jobs), parts)
+	}
+}
+
+// eachNumberOnce looks at what PostgreSQL has.
+func (h *house) eachNumberOnce(n int64) {
+	h.t.Helper()
+	var all, distinct, sum int64
+	h.query(func(conn *pgx.Conn) error {
+		return conn.QueryRow(h.t.Context(), "select count(*), count(distinct n), sum(n)::bigint from numbers").Scan(&all, &distinct, &sum)
+	})
+	if all != n || distinct != n || sum != n*(n+1)/2 {
+		h.t.Errorf("%d rows, %d of them different, %d in sum; want each from 1 to %d once", all, distinct, sum, n)
 	}
 }
 
@@ -295,10 +301,53 @@ func TestCanaryBeforeAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	job = h.await("numbers", "is loaded", func(job *v1alpha1.BulkJob) bool { return ready(job).Reason == v1alpha1.ReasonComplete })
-	if job.Status.Parts.Summary != "4/4" || rows(job) != fmt.Sprintf("%d/%[1]d/0", all) || h.count("numbers") != all {
-		t.Errorf("parts %+v, rows %s, %d in PostgreSQL", job.Status.Parts, rows(job), h.count("numbers"))
+	if job.Status.Parts.Summary != "4/4" || rows(job) != fmt.Sprintf("%d/%[1]d/0", all) {
+		t.Errorf("parts %+v, rows %s", job.Status.Parts, rows(job))
 	}
+	h.eachNumberOnce(all)
 	if posts, err := h.endpoint.Posts(); err != nil || posts != 5 {
 		t.Errorf("%d uploads, %v; want the canary, and four parts of the corrected file", posts, err)
 	}
+}
+
+// TestRepairOfACanary has five rows of a canary fail, which stops a load of ten thousand: the repair file has these five and all that were
+// not sent, and once it is corrected and loaded each row is there once.
+func TestRepairOfACanary(t *testing.T) {
+	const all, bad, canary = 10_000, 5, 50
+	h := newHouse(t, numbersTable)
+	s3, port := h.store()
+	s3.Put(t, "imports", "numbers.csv", numbersFile(all, bad))
+	s3.Put(t, "reports", "there", []byte("a bucket"))
+	h.start("--allow-private=127.0.0.1/32:" + h.port + ",127.0.0.1/32:" + port)
+	h.connect(h.endpoint.Address())
+	h.edit(func(ci *v1alpha1.ConnectorInstance) { ci.Spec.RowNumbers = v1alpha1.RowNumbersFromOne })
+	job := numbersJob("numbers.csv", s3, 4_000, &v1alpha1.Canary{Rows: canary})
+	job.Spec.Report = &v1alpha1.Report{RepairFile: true, ObjectStore: &v1alpha1.ObjectStoreTarget{
+		URL: "s3://reports/", Endpoint: s3.Endpoint, CredentialsRef: v1alpha1.LocalReference{Name: "s3"},
+	}}
+	h.create(job)
+	job = h.awaitEnd("numbers", v1alpha1.ReasonCanaryFailed)
+	folder := job.Status.Receipt + "/"
+	want := v1alpha1.ReportStatus{
+		Location: "s3://reports/" + folder, Rows: new(int64(bad)), Complete: true, RepairFile: true, CompletionTime: job.Status.Report.CompletionTime,
+		Message: fmt.Sprintf("repair.csv has %d rows that were not sent", all-canary),
+	}
+	if diff := cmp.Diff(want, *job.Status.Report); diff != "" {
+		t.Errorf("status.report, -want +got:\n%s", diff)
+	}
+	repair := string(get(t, s3, "reports", folder+"repair.csv"))
+	if lines := strings.Count(repair, "\n"); lines != 1+bad+all-canary || !strings.HasSuffix(repair, "\n10000,\"not sent\"\n") {
+		t.Errorf("repair.csv has %d lines, and ends with %q", lines, repair[max(0, len(repair)-40):])
+	}
+	s3.Put(t, "reports", folder+"repair.csv", []byte(strings.ReplaceAll(repair, "number ", "")))
+	manifest := filepath.Join(h.dir, "repair.yaml")
+	if err := os.WriteFile(manifest, get(t, s3, "reports", folder+"repair.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.kubectl("apply", "--server-side", "-f", manifest)
+	job = h.awaitEnd("numbers-repair", v1alpha1.ReasonComplete)
+	if want := fmt.Sprintf("%d/%[1]d/0", bad+all-canary); rows(job) != want || job.Status.Parts.Summary != "4/4" {
+		t.Errorf("rows of the repair: %s, want %s; parts %+v", rows(job), want, job.Status.Parts)
+	}
+	h.eachNumberOnce(all)
 }
