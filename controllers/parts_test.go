@@ -317,6 +317,30 @@ func TestPartInDoubt(t *testing.T) {
 	h.eachOnce(4)
 }
 
+// A part that is held does not keep its job from other content, and is decided about when the job asks for it again.
+func TestHeldPartHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ready(func(ci *v1alpha1.ConnectorInstance) { ci.Spec.JobListing = v1alpha1.ListingNone })
+	h.configMap("contacts", rowsCSV(4))
+	h.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "others"}, Data: map[string]string{"sample.csv": "name,email\nother,other@example.com\n"}})
+	h.endpoint.lose()
+	job := h.job("contacts", inParts(2, 1))
+	h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
+	h.endpoint.normal()
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "others" })
+	h.waitReason(job, v1alpha1.ReasonComplete)
+	update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Source.ConfigMap.Name = "contacts" })
+	message := h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
+	update(h, job, func(j *v1alpha1.BulkJob) {
+		j.Spec.Resolve = &v1alpha1.Resolve{Attempt: attemptIn(message), Action: v1alpha1.ResolveAdopt, JobID: h.endpoint.taken()[0].id}
+	})
+	h.waitReason(job, v1alpha1.ReasonComplete)
+	if rows, _ := rowsTaken(t, h.endpoint); len(rows) != 5 {
+		t.Errorf("the endpoint took %d rows, want four and another one: %v", len(rows), rows)
+	}
+}
+
 // attemptIn is the attempt that a message asks to decide about.
 func attemptIn(message string) string {
 	_, rest, _ := strings.Cut(message, "{attempt: ")

@@ -217,7 +217,8 @@ func (w *reportWriter) listed(location string) {
 	}
 }
 
-// repair writes the rows that failed, and those that were not sent, by what create gives to write to. It is false if there is to be no repair file; the status says why.
+// repair writes the rows that failed, and those that were not sent, by what create gives to write to. It is false if there is to be no
+// repair file; the status says why.
 func (w *reportWriter) repair(ctx context.Context, create func(func(io.Writer) error) error) (bool, error) {
 	if !w.job.Spec.Report.RepairFile {
 		return false, nil

@@ -82,7 +82,9 @@ func (j *fakeJob) pickyErrors() []map[string]any {
 
 func (j *fakeJob) pickyStatus() map[string]any {
 	if strings.Contains(j.csv, rowAborts) {
-		return map[string]any{"id": j.id, "status": "ABORTED", "object_name": j.object, "error": "no more"}
+		return map[string]any{
+			"id": j.id, "status": "ABORTED", "object_name": j.object, "error": "no more", "recordsCount": 1, "recordsFailedCount": len(j.pickyErrors()),
+		}
 	}
 	return map[string]any{
 		"id": j.id, "status": "COMPLETE", "object_name": j.object, "recordsCount": len(j.lines()), "recordsFailedCount": len(j.pickyErrors()),
@@ -134,25 +136,36 @@ func TestReportOfParts(t *testing.T) {
 		lost    []int // rows of which nobody knows
 	}{
 		{
-			"rows of three parts failed", map[int]string{2: rowFails, 4: rowFails, 6: rowFails, 12: rowFails}, 12, "", v1alpha1.ReasonComplete,
+			"rows of three parts failed",
+			map[int]string{2: rowFails, 4: rowFails, 6: rowFails, 12: rowFails},
+			12, "", v1alpha1.ReasonComplete,
 			"1,2 2,1 2,3 4,3", "n2:no good n4:no good n6:no good n12:no good", "", nil,
 		},
 		{
-			"too many failed, and no further part was sent", map[int]string{2: rowFails, 6: rowFails, 7: rowFails}, 1, "", v1alpha1.ReasonRowsFailed,
+			"too many failed, and no further part was sent",
+			map[int]string{2: rowFails, 6: rowFails, 7: rowFails},
+			1, "", v1alpha1.ReasonRowsFailed,
 			"1,2 2,3", "n2:no good n6:no good n7:not sent n8:not sent n9:not sent n10:not sent n11:not sent n12:not sent", "repair.csv has 6 rows that were not sent", nil,
 		},
 		{
-			"a part was refused, the others were sent", map[int]string{4: rowRefused, 9: rowFails}, 1, v1alpha1.OnPartFailureContinue, v1alpha1.ReasonPartsFailed,
+			"a part was refused, the others were sent",
+			map[int]string{4: rowRefused, 9: rowFails},
+			1, v1alpha1.OnPartFailureContinue, v1alpha1.ReasonPartsFailed,
 			"3,3", "n4:not sent n5:not sent n6:not sent n9:no good", "repair.csv has 3 rows that were not sent", nil,
 		},
 		{
-			"a part was refused, and nothing failed", map[int]string{5: rowRefused}, 0, "", v1alpha1.ReasonBackoffLimit,
+			"a part was refused, and nothing failed",
+			map[int]string{5: rowRefused},
+			0, "", v1alpha1.ReasonBackoffLimit,
 			"", "n4:not sent n5:not sent n6:not sent n7:not sent n8:not sent n9:not sent n10:not sent n11:not sent n12:not sent", "repair.csv has 9 rows that were not sent", nil,
 		},
 		{
-			"a part was aborted", map[int]string{1: rowFails, 5: rowAborts}, 1, "", v1alpha1.ReasonPartsFailed,
-			"1,1", "n1:no good n7:not sent n8:not sent n9:not sent n10:not sent n11:not sent n12:not sent",
-			"which rows of part 2 are loaded is not known, and no repair file has them; repair.csv has 6 rows that were not sent", []int{4, 5, 6},
+			"a part was aborted",
+			map[int]string{1: rowFails, 4: rowFails, 5: rowAborts},
+			1, "", v1alpha1.ReasonPartsFailed,
+			"1,1 2,1", "n1:no good n7:not sent n8:not sent n9:not sent n10:not sent n11:not sent n12:not sent",
+			"which rows of part 2 are loaded is not known, and no repair file has them; repair.csv has 6 rows that were not sent",
+			[]int{4, 5, 6},
 		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
@@ -241,7 +254,8 @@ func TestReportOfPartsWithoutRepair(t *testing.T) {
 		message string
 	}{
 		{
-			"nobody says how rows are numbered, and they may mean several things", map[int]string{2: rowFails, 5: rowFails},
+			"nobody says how rows are numbered, and they may mean several things",
+			map[int]string{2: rowFails, 5: rowFails},
 			"no repair file: part 1: cannot tell which rows failed: the endpoint's row numbers may count [FromZero FromOne FromTwo]",
 		},
 		{"all there is to be repaired is in doubt", map[int]string{2: rowAborts}, "which rows of part 1 are loaded is not known, and no repair file has them"},
@@ -334,16 +348,23 @@ func TestRemains(t *testing.T) {
 		{
 			"rows failed, one was refused, one was not sent",
 			[]v1alpha1.PartRecord{ended(1, v1alpha1.LoadSucceeded, counts(3, 0)), refused(2), ended(4, v1alpha1.LoadSucceeded, counts(1, 0))},
-			[]int32{1, 4}, []report.Range{{First: 11, Rows: 20}}, nil,
+			[]int32{1, 4},
+			[]report.Range{{First: 11, Rows: 20}},
+			nil,
 		},
 		{
-			"two gaps", []v1alpha1.PartRecord{refused(1), ended(2, v1alpha1.LoadSucceeded, counts(0, 0)), refused(3)},
-			nil, []report.Range{{First: 1, Rows: 10}, {First: 21, Rows: 20}}, nil,
+			"two gaps",
+			[]v1alpha1.PartRecord{refused(1), ended(2, v1alpha1.LoadSucceeded, counts(0, 0)), refused(3)},
+			nil,
+			[]report.Range{{First: 1, Rows: 10}, {First: 21, Rows: 20}},
+			nil,
 		},
 		{
 			"ended badly, with all its rows accounted for, and not",
 			[]v1alpha1.PartRecord{ended(1, v1alpha1.LoadFailed, counts(10, 0)), ended(2, v1alpha1.LoadFailed, counts(2, 8)), ended(3, v1alpha1.LoadCancelled, nil), {Number: 4, Outcome: v1alpha1.LoadAbandoned}},
-			[]int32{1, 2}, nil, []int32{2, 3, 4},
+			[]int32{1, 2},
+			nil,
+			[]int32{2, 3, 4},
 		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {

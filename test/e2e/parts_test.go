@@ -91,7 +91,7 @@ type killer struct {
 
 func newKiller(h *house, ports string) *killer {
 	h.t.Helper()
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // it is positive
+	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("SEED"); text != "" {
 		var err error
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
@@ -99,7 +99,7 @@ func newKiller(h *house, ports string) *killer {
 		}
 	}
 	h.t.Logf("SEED=%d", seed)
-	k := &killer{house: h, bin: h.t.TempDir(), ports: ports, chance: rand.New(rand.NewPCG(seed, 1))} //nolint:gosec // it is to be repeatable
+	k := &killer{house: h, bin: h.t.TempDir(), ports: ports, chance: rand.New(rand.NewPCG(seed, 1))}
 	if err := os.Symlink(bin+"chaos", filepath.Join(k.bin, "manager")); err != nil {
 		h.t.Fatal(err)
 	}
@@ -335,13 +335,13 @@ func TestRepairOfACanary(t *testing.T) {
 	if diff := cmp.Diff(want, *job.Status.Report); diff != "" {
 		t.Errorf("status.report, -want +got:\n%s", diff)
 	}
-	repair := string(get(t, s3, "reports", folder+"repair.csv"))
+	repair := string(get(t, s3, folder+"repair.csv"))
 	if lines := strings.Count(repair, "\n"); lines != 1+bad+all-canary || !strings.HasSuffix(repair, "\n10000,\"not sent\"\n") {
 		t.Errorf("repair.csv has %d lines, and ends with %q", lines, repair[max(0, len(repair)-40):])
 	}
 	s3.Put(t, "reports", folder+"repair.csv", []byte(strings.ReplaceAll(repair, "number ", "")))
 	manifest := filepath.Join(h.dir, "repair.yaml")
-	if err := os.WriteFile(manifest, get(t, s3, "reports", folder+"repair.yaml"), 0o600); err != nil {
+	if err := os.WriteFile(manifest, get(t, s3, folder+"repair.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h.kubectl("apply", "--server-side", "-f", manifest)

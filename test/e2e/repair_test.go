@@ -98,8 +98,8 @@ func TestRepair(t *testing.T) {
 	if diff := cmp.Diff(want, *job.Status.Report); diff != "" {
 		t.Errorf("status.report, -want +got:\n%s", diff)
 	}
-	listsBadRows(t, get(t, s3, "reports", folder+"errors.csv"))
-	repair := get(t, s3, "reports", folder+"repair.csv")
+	listsBadRows(t, get(t, s3, folder+"errors.csv"))
+	repair := get(t, s3, folder+"repair.csv")
 	if got := withoutLastColumn(t, repair); got != "line,id,name,score\n"+string(bad) {
 		t.Errorf("the repair file has other rows than those that failed:\n%.2000s", got)
 	}
@@ -138,10 +138,10 @@ func (h *house) edit(change func(*v1alpha1.ConnectorInstance)) {
 	}
 }
 
-// get reads an object whole.
-func get(t *testing.T, s3 *storetest.S3Server, bucket, key string) []byte {
+// get reads an object of the bucket reports whole.
+func get(t *testing.T, s3 *storetest.S3Server, key string) []byte {
 	t.Helper()
-	object, err := s3.Client.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{})
+	object, err := s3.Client.GetObject(t.Context(), "reports", key, minio.GetObjectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func (h *house) loads(s3 *storetest.S3Server, folder string, repair []byte) {
 	out.Flush()
 	s3.Put(h.t, "reports", folder+"repair.csv", corrected.Bytes())
 	manifest := filepath.Join(h.dir, "repair.yaml")
-	if err := os.WriteFile(manifest, get(h.t, s3, "reports", folder+"repair.yaml"), 0o600); err != nil {
+	if err := os.WriteFile(manifest, get(h.t, s3, folder+"repair.yaml"), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
 	h.kubectl("apply", "--server-side", "-f", manifest)
