@@ -162,8 +162,11 @@ func (r *JobReconciler) unended(ctx context.Context, job *v1alpha1.BulkJob, hash
 		}
 	}
 	for i := range claims {
-		if claims[i].Record.BindingHash != hash && claims[i].Record.Outcome == "" {
-			return &claims[i], nil
+		if claims[i].Record.BindingHash == hash || claims[i].Record.Outcome != "" {
+			continue
+		}
+		if held, err := r.operator.onlyHeld(ctx, &claims[i]); err != nil || !held {
+			return &claims[i], err
 		}
 	}
 	return nil, nil //nolint:nilnil // none is no error

@@ -146,6 +146,27 @@ func partsTaken(parts map[int32]*v1alpha1.BulkReceipt) bool {
 	return false
 }
 
+// onlyHeld is true of a load in parts of which none is under way but those of which nobody knows whether they were taken. Like
+// a whole load that is held, it holds up nothing.
+func (o *operator) onlyHeld(ctx context.Context, whole *v1alpha1.BulkReceipt) (bool, error) {
+	if whole.Record.Division == nil {
+		return false, nil
+	}
+	parts, err := o.partsOf(ctx, client.ObjectKeyFromObject(whole))
+	v := &wholeView{loadView: loadView{receipt: whole}, parts: parts}
+	held := false
+	for number, receipt := range parts {
+		if !v.isRunning(number) {
+			continue
+		}
+		if !isHeld(&receipt.Record) {
+			return false, err
+		}
+		held = true
+	}
+	return held, err
+}
+
 // entryOf is what the whole's record has of a part; nil if nothing.
 func entryOf(record *v1alpha1.BulkReceiptRecord, number int32) *v1alpha1.PartRecord {
 	i := slices.IndexFunc(record.Parts, func(p v1alpha1.PartRecord) bool { return p.Number == number })
