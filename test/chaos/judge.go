@@ -205,7 +205,8 @@ func (j *judgement) judgeRows(l *load, found stock, due int) {
 	case found.rows > found.distinct || found.rows > l.rows:
 		j.again(l.name, fmt.Sprintf("table %s has %d rows, %d of them different, of %d", l.table, found.rows, found.distinct, l.rows))
 	case due >= 0 && found.rows != due:
-		j.lost = append(j.lost, fmt.Sprintf("%s: table %s has %d of %d rows, and the parts that the endpoint took have %d", l.name, l.table, found.rows, l.rows, due))
+		j.lost = append(j.lost, fmt.Sprintf("%s: table %s has %d of %d rows, and the parts that the endpoint took have %d",
+			l.name, l.table, found.rows, l.rows, due))
 	case found.rows > 0 && (due < 0 || due == l.rows) && (found.rows != l.rows || found.digest != l.digest):
 		j.lost = append(j.lost, fmt.Sprintf("%s: table %s has %d of %d rows, or others", l.name, l.table, found.rows, l.rows))
 	}

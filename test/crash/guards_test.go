@@ -347,6 +347,29 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func TestHeldBack(t *testing.T) {
+	for _, tt := range []struct {
+		reason, story string
+		want          bool
+	}{
+		{"it sleeps with the file's end in its hands", "1:post.rest#1=sleep", true},
+		{"it stands still after its last look", "1:GET.bulkreceipts#1=pause", false},
+		{"and so does its clock", "1:GET.bulkreceipts#1=pause/slow", true},
+		{"it stands still before its last look, and so does its clock", "1:GET.configmaps#2=sleep/slow", false},
+		{"it dies", "1:post.rest#1=crash/slow", false},
+	} {
+		t.Run(tt.reason, func(t *testing.T) {
+			s, err := parse("Authoritative.Create.None/" + tt.story)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.heldBack(); got != tt.want {
+				t.Errorf("%s is held back: %v, want %v", tt.story, got, tt.want)
+			}
+		})
+	}
+}
+
 // The same seed gives the same schedules, and each story is there before any is there twice.
 func TestChoose(t *testing.T) {
 	all := func() []schedule {

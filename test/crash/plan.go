@@ -237,7 +237,9 @@ var overtaken = [][]fault{
 	{{place{1, "POST.bulkreceipts", 1}, sleep}, {place{2, "WATCH.bulkreceipts", 1}, reshape}},
 	{
 		{place{1, "POST.bulkreceipts", 1}, sleep},
-		{place{2, "WATCH.bulkreceipts", 1}, change}, {place{2, "PUT.whole", 1}, revert}, {place{2, "post.rest", 1}, wake},
+		{place{2, "WATCH.bulkreceipts", 1}, change},
+		{place{2, "PUT.whole", 1}, revert},
+		{place{2, "post.rest", 1}, wake},
 	},
 }
 
@@ -280,7 +282,7 @@ func choose(all []schedule, seed uint64, number int) []schedule {
 		return append(whole, inParts...)
 	}
 	n := max(min(number/3, len(inParts)), number-len(whole))
-	chosen := append(whole[:number-n], inParts[:n]...)
+	chosen := slices.Concat(whole[:number-n], inParts[:n])
 	random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 	return chosen
 }

@@ -179,11 +179,13 @@ func (s schedule) tells() bool {
 		s.dedup == v1alpha1.DeduplicationAttempt && !s.has(remove, reapply, reshape, suspend, cancel, change)
 }
 
-// heldBack is true if an upload's end may lie between its sender and the endpoint's books for as long as others need to
-// fence it: no sender can prevent what happens then.
+// heldBack is true if an upload's end may lie between its sender's last look and the endpoint's books for as long as others need to
+// fence it: no sender can prevent what happens then. One that stands still just after its last look knows by its clock how long that
+// was, unless the clock stood still as well.
 func (s schedule) heldBack() bool {
 	return slices.ContainsFunc(s.faults, func(f fault) bool {
-		return strings.HasPrefix(f.what, "post.") && (f.act == pause || f.act == sleep)
+		looked := f.what == "GET.bulkreceipts" && s.trait == slow
+		return (strings.HasPrefix(f.what, "post.") || looked) && (f.act == pause || f.act == sleep)
 	})
 }
 

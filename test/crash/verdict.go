@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// quietMax bounds a schedule: the longest pauses of the operator's own end before.
+	// quietMax is how long a load may stay as it is before it is stuck: the longest pauses of the operator's own end before.
 	quietMax = 100 * time.Second
 	// quietFor is how long nothing must be left to do before a schedule has ended.
 	quietFor = 700 * time.Millisecond
@@ -83,7 +83,13 @@ func (h *house) settle(ctx context.Context) bool {
 	if h.schedule.has(rival, pause, sleep) || h.schedule.shape != "" {
 		enough = quietForTwo
 	}
-	for end := time.Now().Add(quietMax); time.Now().Before(end) && ctx.Err() == nil && !h.failed(); time.Sleep(30 * time.Millisecond) {
+	stood, end := "", time.Now()
+	for ; ctx.Err() == nil && !h.failed(); time.Sleep(30 * time.Millisecond) {
+		if stands := h.standing(); stands != stood {
+			stood, end = stands, time.Now().Add(quietMax)
+		} else if time.Now().After(end) {
+			return false
+		}
 		switch {
 		case !h.quiet():
 			since = time.Time{}
