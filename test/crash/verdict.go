@@ -83,7 +83,7 @@ func (h *house) settle(ctx context.Context) bool {
 	if h.schedule.has(rival, pause, sleep) || h.schedule.shape != "" {
 		enough = quietForTwo
 	}
-	stood, end := "", time.Now()
+	stood, end := "", time.Now().Add(quietMax)
 	for ; ctx.Err() == nil && !h.failed(); time.Sleep(30 * time.Millisecond) {
 		if stands := h.standing(); stands != stood {
 			stood, end = stands, time.Now().Add(quietMax)
