@@ -167,11 +167,7 @@ func (c *consignment) divide(ctx context.Context, limits split.Limits) (*split.D
 	defer file.Close()
 	found, err := split.Divide(file, limits, csvstream.Options{HideNames: c.pinned.Sensitive})
 	if refused, ok := errors.AsType[*split.Error](err); ok {
-		message := refused.Error()
-		if s := c.job.Spec.Split; s == nil || deref(s.MaxBytes) != limits.MaxBytes {
-			message = strings.ReplaceAll(message, "spec.split.maxBytes", "limits.maxUploadBytes of ConnectorInstance "+c.connector.Name)
-		}
-		return nil, refusal(v1alpha1.ReasonIndivisible, message)
+		return nil, refusal(v1alpha1.ReasonIndivisible, c.indivisible(refused))
 	}
 	if err != nil {
 		return nil, storeHeld(c.job, changedMeanwhile(err, "it was read through"))
@@ -180,6 +176,14 @@ func (c *consignment) divide(ctx context.Context, limits split.Limits) (*split.D
 		return nil, errNoRows
 	}
 	return found, nil
+}
+
+// indivisible says why a file cannot be divided. The most bytes that a part may have may be the connector's.
+func (c *consignment) indivisible(refused *split.Error) string {
+	if s := c.job.Spec.Split; s != nil && deref(s.MaxBytes) == limitsOf(c.job, c.connector).MaxBytes {
+		return refused.Error()
+	}
+	return strings.ReplaceAll(refused.Error(), "spec.split.maxBytes", "limits.maxUploadBytes of ConnectorInstance "+c.connector.Name)
 }
 
 // claimWhole asks for the right to send a load in these parts. Its receipt's reconciler claims them one by one.

@@ -139,7 +139,7 @@ func judge(v *jobView) verdict {
 			record.JobID, strings.Join(record.OtherJobIDs, ", ")))
 	case v.connector.elsewhere(record) && (v.late || record.Outcome == ""):
 		return elsewhere()
-	case record.Division != nil && (record.Outcome == "" || isHeld(record)):
+	case record.Outcome == "" && record.Division != nil:
 		return judgeParts(v)
 	case record.Outcome == "" && record.JobID != "":
 		return judgeRunning(v)

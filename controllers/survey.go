@@ -146,7 +146,7 @@ func (s *survey) readThrough(ctx context.Context) error {
 	switch {
 	case err != nil:
 	case indivisible:
-		s.indivisible = refused.Error()
+		s.indivisible = s.c.indivisible(refused)
 	case failed == nil && found.Rows > 0:
 		s.division = found
 	default:

@@ -28,8 +28,6 @@ const (
 	taskNote     task = "Note"     // record what has become of parts
 	taskClaim    task = "Claim"    // claim the next part
 	taskConclude task = "Conclude" // record how the whole ended
-	taskHold     task = "Hold"     // record that all that is left of it is held, and that nobody asks for it
-	taskReopen   task = "Reopen"   // let it go on that was held, since somebody asks for it
 )
 
 // wholeView is all that a decision about a whole depends on.
@@ -91,8 +89,6 @@ func (r *ReceiptReconciler) actWhole(ctx context.Context, v *wholeView, next who
 		return r.claimPart(ctx, v, next)
 	case taskConclude:
 		return r.conclude(ctx, v, next.why)
-	case taskHold, taskReopen:
-		return r.rehold(ctx, v, next)
 	default:
 		r.calm(&v.loadView)
 		return requeue(next.after, priorityFollow), nil
@@ -113,14 +109,10 @@ func decideWhole(v *wholeView) wholeStep {
 		return wait // it goes on when somebody asks for it
 	case job == nil:
 		stop = cause{why, notWantedMessage(why)}
-	case v.receipt.Record.Outcome != "":
-		return wholeStep{do: taskReopen}
 	default:
 		stop = v.stops(job)
 	}
 	switch {
-	case job == nil && running > 0 && running == v.held():
-		return v.hold(stop)
 	case stop != (cause{}) && running == 0, next == 0 && running == 0:
 		return wholeStep{do: taskConclude, why: stop}
 	case stop != (cause{}), next == 0:
@@ -136,26 +128,6 @@ func decideWhole(v *wholeView) wholeStep {
 // suspended is true of a load that a job would want were it not suspended.
 func (v *wholeView) suspended() bool {
 	return slices.ContainsFunc(v.jobs, func(job *v1alpha1.BulkJob) bool { return unwanted(job, v.receipt, v.now) == v1alpha1.ReasonSuspended })
-}
-
-// hold is for a load that nobody asks for any more, and of which it is not known of all parts whether the endpoint took them. It
-// stands in nobody's way.
-func (v *wholeView) hold(why cause) wholeStep {
-	if isHeld(&v.receipt.Record) {
-		return wholeStep{do: taskWait, after: 10 * recheckDelay}
-	}
-	return wholeStep{do: taskHold, why: why}
-}
-
-// held are the parts of which nobody knows whether the endpoint took them.
-func (v *wholeView) held() int {
-	n := 0
-	for number, receipt := range v.parts {
-		if v.isRunning(number) && isHeld(&receipt.Record) {
-			n++
-		}
-	}
-	return n
 }
 
 // forsaken is true of a load that no job is bound to: they were deleted, and may come back.
@@ -544,18 +516,6 @@ func lastState(record *v1alpha1.BulkReceiptRecord) string {
 		}
 	}
 	return state
-}
-
-// rehold records that a load is held, or goes on.
-func (r *ReceiptReconciler) rehold(ctx context.Context, v *wholeView, next wholeStep) (ctrl.Result, error) {
-	receipt := v.receipt.DeepCopy()
-	record := &receipt.Record
-	record.Outcome, record.Reason, record.Message, record.CompletionTime = "", "", "", nil
-	if next.do == taskHold {
-		record.Outcome, record.Reason = v1alpha1.LoadUnknown, v1alpha1.ReasonSubmissionUnknown
-		record.Message = next.why.message + "; and it is not known of each part whether the endpoint took it"
-	}
-	return requeue(0, priorityFollow), staleOnConflict(r.Update(ctx, receipt))
 }
 
 // concluded is how a load in parts ended whose parts have, and what is to be said of it.

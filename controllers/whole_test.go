@@ -85,8 +85,6 @@ func continues(j *v1alpha1.BulkJob) { j.Spec.Split.OnFailure = v1alpha1.OnPartFa
 
 func onHold(v *wholeView) { v.jobs[0].Spec.Suspend = true }
 
-func heldWhole(v *wholeView) { v.receipt.Record.Outcome = v1alpha1.LoadUnknown }
-
 // another is a second job that is bound to the load.
 func another(change func(*v1alpha1.BulkJob)) func(*wholeView) {
 	return func(v *wholeView) {
@@ -170,9 +168,6 @@ func TestDecideWhole(t *testing.T) {
 		{"one job is suspended, the other cancelled", []func(*wholeView){noted(1, loadedPart), onHold, another(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Wait"},
 		{"one job is suspended, the other on its way out", []func(*wholeView){noted(1, loadedPart), onHold, another(func(j *v1alpha1.BulkJob) { j.DeletionTimestamp = &metav1.Time{Time: noon} })}, "Wait"},
 		{"suspended and cancelled", []func(*wholeView){noted(1, loadedPart), onHold, theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Conclude Cancelled by Cancelled"},
-		{"one is held, and nobody asks for the load", []func(*wholeView){noted(1, heldPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Hold"},
-		{"… and it is recorded", []func(*wholeView){noted(1, heldPart), heldWhole, theJob(func(j *v1alpha1.BulkJob) { j.Spec.SendToken = "2" })}, "Wait"},
-		{"… and somebody asks for it again", []func(*wholeView){noted(1, heldPart), heldWhole}, "Reopen"},
 		{"one is held, and somebody asks for the load", []func(*wholeView){noted(1, heldPart), noted(2, endedAs(v1alpha1.LoadFailed, 0))}, "Wait"},
 		{"a part beyond the last, of an earlier division", []func(*wholeView){partIs(7, claimedPart), partIs(1, claimedPart)}, "Claim 2"},
 		{"cancelled, and one is under way", []func(*wholeView){noted(1, takenPart), theJob(func(j *v1alpha1.BulkJob) { j.Spec.Cancel = true })}, "Wait"},
@@ -249,10 +244,6 @@ func brokenByWhole(v *wholeView, next wholeStep) []string {
 		rule(why.reason != "" && (why.message != "" || all), "says why")
 	case taskNote:
 		rule(len(next.news) > 0, "there is something to note")
-	case taskHold:
-		rule(v.held() > 0 && v.receipt.Record.Outcome == "", "only where a part is held")
-	case taskReopen:
-		rule(isHeld(&v.receipt.Record), "only what is held")
 	case taskWait:
 		rule(next.after > 0, "looks again")
 	}
