@@ -382,8 +382,8 @@ func (o *operator) checkBefore(ctx context.Context, c *consignment) error {
 	case err != nil:
 		return &held{progressing(v1alpha1.ReasonLookingUp, "checkBeforeSend: cannot look through the endpoint's jobs: "+err.Error())}
 	case inParts:
-		return refusal(v1alpha1.ReasonSubmissionUnknown, "checkBeforeSend: the endpoint took parts of this content before, and no receipt says which rows are in them; "+
-			"look there, and change spec.sendToken to load all of it once more")
+		return refusal(v1alpha1.ReasonSubmissionUnknown, "checkBeforeSend: the endpoint took parts of this content before, and no receipt says which "+
+			"rows are in them; look there, and change spec.sendToken to load all of it once more")
 	case len(seen.jobs) > 0:
 		receipt := o.claimed(c, nil, newToken())
 		attempt := &receipt.Record.Attempts[0]

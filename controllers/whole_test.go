@@ -425,7 +425,7 @@ func TestPartsAreAccountedForOneByOne(t *testing.T) {
 			t.Parallel()
 			v := wholeOfFour()
 			for i, record := range tc.parts {
-				noted(int32(i+1), *record.DeepCopy())(v) //nolint:gosec // four
+				noted(int32(i+1), *record.DeepCopy())(v)
 			}
 			if said := judgeRows(v.jobs[0], &v.receipt.Record); said.reason != tc.want {
 				t.Errorf("%s: %s; rows %+v", said.reason, said.message, v.receipt.Record.Rows)
