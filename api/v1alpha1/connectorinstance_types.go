@@ -161,6 +161,11 @@ type ConnectorInstanceSpec struct {
 	// TLS says how the endpoint's certificate is verified. Unset: by the system's certificates.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
+	// Staging is a folder in an object store for files that are to be loaded through this connector and that no ConfigMap holds. The operator
+	// writes nothing there: kubectl bulkjob send does, with the Secret that it names, if its user may read that; the job then names the file there.
+	// Unset: such files are stored by other means.
+	// +optional
+	Staging *ObjectStoreTarget `json:"staging,omitempty"`
 	// DiscoveryIntervalSeconds between two looks at the endpoint and its list of objects. Default: 600.
 	// +optional
 	// +kubebuilder:default=600
