@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"bulkjob.dev/operator/internal/endpoint/basecrm"
 	"bulkjob.dev/operator/internal/endpoint/memory"
 	"bulkjob.dev/operator/internal/endpoint/postgresql"
+	"bulkjob.dev/operator/internal/endpoint/ui"
 	"bulkjob.dev/operator/internal/openconnectors"
 )
 
@@ -40,6 +42,8 @@ type config struct {
 	address         string
 	portFile        string
 	tlsCert, tlsKey string
+	ui              bool
+	uiPassword      string
 }
 
 // secrets are read from the environment or from files, never from flags, which every user of a machine can read.
@@ -53,6 +57,7 @@ var secrets = []struct {
 	{"signature-key", "the key that signs notifications", func(c *config) *string { return &c.SignatureKey }},
 	{"database-url", "the URL of the PostgreSQL database", func(c *config) *string { return &c.databaseURL }},
 	{"basecrm-token", "the access token of Base CRM", func(c *config) *string { return &c.crm.Token }},
+	{"ui-password", "the password of the status page, with which nothing but that page can be read", func(c *config) *string { return &c.uiPassword }},
 }
 
 func variable(name string) string {
@@ -101,6 +106,7 @@ func (c *config) bind(flags *flag.FlagSet) {
 	flags.StringVar(&c.portFile, "port-file", "", "`file` to write the actual address to once listening")
 	flags.StringVar(&c.tlsCert, "tls-cert", "", "`file` with the certificate chain; plain HTTP without one")
 	flags.StringVar(&c.tlsKey, "tls-key", "", "`file` with the certificate's key")
+	flags.BoolVar(&c.ui, "ui", false, "show a status page at "+ui.Path+", to who has its password")
 	flags.StringVar(&c.BasePath, "base-path", "/elements/api-v2", "path before all routes")
 	flags.StringVar((*string)(&c.Dialect), "dialect", string(endpoint.DialectSeed),
 		fmt.Sprintf("spelling of jobs, one of %v", endpoint.Dialects))
@@ -168,6 +174,10 @@ func (c *config) check() error {
 		return errors.New("cannot serve TLS with only one of -tls-cert and -tls-key")
 	case min(c.MaxUploadBytes, c.MaxSpoolBytes, int64(c.MaxUploads), int64(c.Workers), int64(c.memoryRows), int64(c.maxErrors)) < 1:
 		return errors.New("cannot use a limit below 1")
+	case c.ui && c.uiPassword == "":
+		return fmt.Errorf("cannot use -ui without $%s or -ui-password-file", variable("ui-password"))
+	case c.ui && (c.BasePath == ui.Path || strings.HasPrefix(c.BasePath, ui.Path+"/")):
+		return fmt.Errorf("cannot show a status page at %s: the routes of -base-path are there", ui.Path)
 	case c.crm.Rate <= 0:
 		return errors.New("cannot use a rate of 0 or below")
 	}
@@ -227,6 +237,23 @@ func (c *config) connectBaseCRM(ctx context.Context) (func(), error) {
 	}
 	c.Connector = opened
 	return opened.Close, nil
+}
+
+// handler is the server, with the status page beside it where one is asked for. The server knows nothing of that page,
+// and neither takes the other's credentials.
+func (c *config) handler(server http.Handler) (http.Handler, error) {
+	if !c.ui {
+		return server, nil
+	}
+	page, err := ui.New(ui.Options{Jobs: c.Connector, Name: c.Connector.Name(), Dialect: c.Dialect, Password: c.uiPassword, Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", server)
+	mux.Handle(ui.Path, page)
+	mux.Handle(ui.Path+"/", page)
+	return mux, nil
 }
 
 // listen opens the port, and only then writes its address, as a whole, for those who wait for it.

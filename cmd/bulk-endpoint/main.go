@@ -42,22 +42,26 @@ func run(ctx context.Context, args []string, env func(string) string) error {
 	if err != nil {
 		return err
 	}
+	handler, err := c.handler(server)
+	if err != nil {
+		return errors.Join(err, server.Close())
+	}
 	listener, err := c.listen(ctx)
 	if err != nil {
 		return errors.Join(err, server.Close())
 	}
-	return errors.Join(serve(ctx, c, server, listener), server.Close())
+	return errors.Join(serve(ctx, c, server, handler, listener), server.Close())
 }
 
 // serve runs until ctx is done; then it lets requests and batches at hand end.
-func serve(ctx context.Context, c *config, server *endpoint.Server, listener net.Listener) error {
+func serve(ctx context.Context, c *config, server *endpoint.Server, handler http.Handler, listener net.Listener) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group.Go(func() { server.Run(ctx) })
 
-	web := &http.Server{Handler: server, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	web := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	group.Go(func() {
 		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.Background(), c.ShutdownGrace)

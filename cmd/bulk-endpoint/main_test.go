@@ -11,12 +11,15 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"bulkjob.dev/operator/internal/endpoint"
 )
 
 func environment(pairs ...string) func(string) string {
@@ -67,6 +70,9 @@ func TestRefusesToStart(t *testing.T) {
 		"HalfTLS":     {"a certificate needs its key", []string{"-tls-cert=x"}, secrets, "only one of -tls-cert and -tls-key"},
 		"Dialect":     {"dialects are a closed set", []string{"-dialect=v9"}, secrets, `cannot speak dialect "v9"`},
 		"Limit":       {"no worker, no work", []string{"-workers=0"}, secrets, "cannot use a limit below 1"},
+		"UIPassword":  {"the errors of rows aren't for everybody", []string{"-ui"}, secrets, "without $BULK_ENDPOINT_UI_PASSWORD or -ui-password-file"},
+		"ShortUI":     {"a short password is soon guessed", []string{"-ui"}, append(slices.Clone(secrets), "BULK_ENDPOINT_UI_PASSWORD", "x"), "at least 12 characters"},
+		"UIPath":      {"one path, one meaning", []string{"-ui", "-base-path=/ui/"}, append(slices.Clone(secrets), "BULK_ENDPOINT_UI_PASSWORD", "x"), "the routes of -base-path are there"},
 		"Log":         {"log formats are a closed set", []string{"-log-format=xml"}, secrets, `cannot log as "xml"`},
 		"Address":     {"an address must be free and sound", []string{"-listen=256.0.0.1:x"}, secrets, "cannot listen"},
 	}
@@ -103,6 +109,51 @@ func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 	pool = x509.NewCertPool()
 	pool.AppendCertsFromPEM(certPEM)
 	return write(t, "tls.crt", string(certPEM)), write(t, "tls.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))), pool
+}
+
+func TestStatusPage(t *testing.T) {
+	env := environment("BULK_ENDPOINT_ELEMENT_TOKEN", "e=", "BULK_ENDPOINT_USER_SECRET", "u=", "BULK_ENDPOINT_UI_PASSWORD", "p=p=p=p=p=p=")
+	const api, page, objects = "Element e=, User u=", "Basic OnA9cD1wPXA9cD1wPQ==", "/elements/api-v2/objects"
+	for name, tt := range map[string]struct {
+		reason, authorization, path string
+		args                        []string
+		want                        int
+	}{
+		"Off":         {"who doesn't ask for the page has none", page, "/ui", nil, 401},
+		"OffForAPI":   {"nor is there a route of that name", api, "/ui", nil, 404},
+		"On":          {"asked for, it is there", page, "/ui", []string{"-ui"}, 200},
+		"NoPassword":  {"strangers see nothing", "", "/ui", []string{"-ui"}, 401},
+		"Below":       {"nor below", "", "/ui/jobs/1", []string{"-ui"}, 401},
+		"APISecrets":  {"the secrets of the API needn't be typed into browsers", api, "/ui", []string{"-ui"}, 401},
+		"API":         {"the API is as it was", api, objects, []string{"-ui"}, 200},
+		"APIPassword": {"who may look can't load", page, objects, []string{"-ui"}, 401},
+		"APIBoth":     {"nor does a page's password spoil the API's", api + ", " + page, objects, []string{"-ui"}, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := configure(append([]string{"-spool-dir=" + t.TempDir()}, tt.args...), env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			server, err := endpoint.New(t.Context(), c.Options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			handler, err := c.handler(server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := httptest.NewRequest(http.MethodGet, tt.path, nil)
+			r.Header.Set("Authorization", tt.authorization)
+			w := httptest.NewRecorder()
+			if handler.ServeHTTP(w, r); w.Code != tt.want {
+				t.Errorf("%s: %d, want %d", tt.reason, w.Code, tt.want)
+			}
+		})
+	}
 }
 
 func TestServesUntilTold(t *testing.T) {

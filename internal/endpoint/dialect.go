@@ -31,8 +31,8 @@ var Dialects = []Dialect{DialectSeed, DialectV2, DialectV3, DialectList0, Dialec
 
 func (d Dialect) known() bool { return slices.Contains(Dialects, d) }
 
-// state is the dialect's word for a state.
-func (d Dialect) state(state string) string {
+// State is the dialect's word for a state.
+func (d Dialect) State(state string) string {
 	switch {
 	case d == DialectSeed && state == openconnectors.StateCompleted:
 		return openconnectors.StateComplete
@@ -42,7 +42,7 @@ func (d Dialect) state(state string) string {
 	return state
 }
 
-// plainState undoes state, whatever the dialect.
+// plainState undoes State, whatever the dialect.
 func plainState(word string) string {
 	switch word = strings.ToUpper(word); word {
 	case openconnectors.StateComplete:
@@ -75,7 +75,7 @@ func (d Dialect) status(j Job, instance int64) map[string]any {
 		return d.statusV3(j)
 	}
 	body := map[string]any{
-		"id": d.id(j.ID), "instanceId": instance, "status": d.state(j.State), "object_name": j.Object,
+		"id": d.id(j.ID), "instanceId": instance, "status": d.State(j.State), "object_name": j.Object,
 		"job_direction": DirectionUpload, "recordsCount": j.Records, "recordsFailedCount": j.Failed,
 		"fileFormat": j.Format, "fileSize": j.Bytes, "vendorJobId": nil, "metadata": j.MetaData,
 	}
@@ -93,7 +93,7 @@ func (d Dialect) statusV3(j Job) map[string]any {
 		meta = json.RawMessage(j.MetaData)
 	}
 	body := map[string]any{
-		"id": j.ID, "jobStatus": d.state(j.State), "recordCount": j.Records, "errorCount": j.Failed, "objectName": j.Object,
+		"id": j.ID, "jobStatus": d.State(j.State), "recordCount": j.Records, "errorCount": j.Failed, "objectName": j.Object,
 		"metaData": meta, "jobDirection": DirectionUpload, "createdDate": j.Created.UnixMilli(), "vendorJobId": nil,
 		"notificationUrl": j.CallbackURL, "fileFormat": strings.ToUpper(j.Format), "native": false,
 		"statusMessage": "Uploaded " + strconv.FormatInt(j.Records-j.Failed, 10) + " records",
@@ -117,11 +117,11 @@ func (d Dialect) listed(j Job, instance int64) map[string]any {
 	}
 	switch d {
 	case DialectList0:
-		item["job_id"], item["bulk_status"] = j.ID, d.state(j.State)
+		item["job_id"], item["bulk_status"] = j.ID, d.State(j.State)
 	case DialectList1:
-		item["job_id"], item["job_status"] = j.ID, d.state(j.State)
+		item["job_id"], item["job_status"] = j.ID, d.State(j.State)
 	default:
-		item["id"], item["status"], item["instanceId"] = j.ID, d.state(j.State), instance
+		item["id"], item["status"], item["instanceId"] = j.ID, d.State(j.State), instance
 	}
 	return item
 }
