@@ -88,7 +88,7 @@ func TestConfined(t *testing.T) {
 		t.Errorf("namespaces that it has rights in, against those that it works for (-want +got):\n%s", diff)
 	}
 
-	policy := as[admissionv1.ValidatingAdmissionPolicy](t, only(t, cluster, "ValidatingAdmissionPolicy"))
+	policy := as[admissionv1.ValidatingAdmissionPolicy](t, named(t, cluster, "ValidatingAdmissionPolicy", "bulkjob-receipts"))
 	got := map[string]string{}
 	for _, variable := range policy.Spec.Variables {
 		got[variable.Name] = variable.Expression

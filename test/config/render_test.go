@@ -80,7 +80,7 @@ func TestEveryBaseBuilds(t *testing.T) {
 		"crd":            {"CustomResourceDefinition": 3},
 		"rbac":           {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ClusterRole": 9, "ClusterRoleBinding": 1},
 		"manager":        {"Namespace": 1, "Deployment": 1, "Service": 1, "PodDisruptionBudget": 1},
-		"policy":         {"ValidatingAdmissionPolicy": 1, "ValidatingAdmissionPolicyBinding": 1},
+		"policy":         {"ValidatingAdmissionPolicy": 2, "ValidatingAdmissionPolicyBinding": 2},
 		"samples":        {"BulkJob": 1, "ConnectorInstance": 1, "ConfigMap": 1, "Secret": 1},
 		"network-policy": {"NetworkPolicy": 2},
 		"prometheus":     {"ServiceMonitor": 1, "PrometheusRule": 1},
@@ -301,7 +301,7 @@ func TestPolicyFollowsTheOperator(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "default", "operator", "kustomization.yaml"), []byte(moved), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	policy := as[admissionv1.ValidatingAdmissionPolicy](t, only(t, render(t, filepath.Join(dir, "default")), "ValidatingAdmissionPolicy"))
+	policy := as[admissionv1.ValidatingAdmissionPolicy](t, named(t, render(t, filepath.Join(dir, "default")), "ValidatingAdmissionPolicy", "bulkjob-receipts"))
 	got := map[string]string{}
 	for _, variable := range policy.Spec.Variables {
 		got[variable.Name] = variable.Expression
