@@ -77,7 +77,7 @@ func FuzzWords(f *testing.F) {
 				plain[i] = page
 			}
 		}
-		if object == "" || key == "" || reason == "" {
+		if object == "" || key == "" || reason == "" || response == "" {
 			return // these show less, and so have fewer elements
 		}
 		for i, page := range pagesOf(t, object, key, reason, status, response) {

@@ -43,7 +43,7 @@
 
   const again = () => {
     const seconds = Number(main().dataset.refresh);
-    if (seconds > 0) setTimeout(ask, 1000 * Math.min(60, seconds * 2 ** failures));
+    if (seconds > 0) setTimeout(ask, 1000 * Math.min(30, seconds * 2 ** failures));
   };
 
   again();

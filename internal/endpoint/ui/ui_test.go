@@ -166,7 +166,7 @@ func TestPages(t *testing.T) {
 		store := jobs.New(10)
 		h := handler(t, store, nil)
 		if got, want := read(get(h, "/ui").Body.String()),
-			"Jobs No job yet. The first upload makes one. As of 2000-01-01 00:00:00 UTC, refreshed every 5 seconds. All times are in UTC."; got != want {
+			"Jobs No job yet. The first upload makes one. As of 2000-01-01 00:00:00, refreshed every 5 seconds. All times are in UTC."; got != want {
 			t.Errorf("without jobs: %q", got)
 		}
 
@@ -190,24 +190,24 @@ func TestPages(t *testing.T) {
 					" %d contact RUNNING 20 0 4.0/s 2000-01-01 00:01:30"+
 					" %d list ABORTED 0 0 2000-01-01 00:01:30 2000-01-01 00:01:30"+
 					" %d contact COMPLETE 120,000 1 1,333/s 2000-01-01 00:00:00 2000-01-01 00:01:30"+
-					" As of 2000-01-01 00:01:35 UTC, refreshed every 2 seconds. All times are in UTC.",
+					" As of 2000-01-01 00:01:35, refreshed every 2 seconds. All times are in UTC.",
 				waiting.ID, running.ID, aborted.ID, done.ID)},
 			"Done": {"one job, with the errors of its rows", fmt.Sprintf("/ui/jobs/%d", done.ID), fmt.Sprintf(
-				"Job %d COMPLETE Object contact Rows 120,000 of which failed 1 Rate 1,333/s Accepted 2000-01-01 00:00:00 Started 2000-01-01 00:00:00"+
+				"All jobs Job %d COMPLETE Object contact Rows 120,000 of which failed 1 Rate 1,333/s Accepted 2000-01-01 00:00:00 Started 2000-01-01 00:00:00"+
 					" Ended 2000-01-01 00:01:30 Running time 1 min 30 s Action upsert by email File 1.2 MB of csv"+
 					" Row errors Row 1 is the first one after the header. Row Reason Response"+
 					" 1,017 23505: unique violation, column email duplicate key value"+
-					" As of 2000-01-01 00:01:35 UTC. All times are in UTC.", done.ID)},
+					" As of 2000-01-01 00:01:35. All times are in UTC.", done.ID)},
 			"Aborted": {"why a job ended", fmt.Sprintf("/ui/jobs/%d", aborted.ID), fmt.Sprintf(
-				"Job %d ABORTED the file has no header Object list Rows 0 of which failed 0 Rate Accepted 2000-01-01 00:01:30 Started 2000-01-01 00:01:30"+
+				"All jobs Job %d ABORTED the file has no header Object list Rows 0 of which failed 0 Rate Accepted 2000-01-01 00:01:30 Started 2000-01-01 00:01:30"+
 					" Ended 2000-01-01 00:01:30 Running time 0.0 s Action create File 12 B of json Row errors No row has failed."+
-					" As of 2000-01-01 00:01:35 UTC. All times are in UTC.", aborted.ID)},
+					" As of 2000-01-01 00:01:35. All times are in UTC.", aborted.ID)},
 			"Unknown": {"a job that there isn't", "/ui/jobs/1", "No such job There is no such job, or it has been forgotten. All jobs" +
-				" As of 2000-01-01 00:01:35 UTC. All times are in UTC."},
+				" As of 2000-01-01 00:01:35. All times are in UTC."},
 			"Other": {"a page that there isn't", "/ui/a/b", "No such page There is no such page. All jobs" +
-				" As of 2000-01-01 00:01:35 UTC. All times are in UTC."},
+				" As of 2000-01-01 00:01:35. All times are in UTC."},
 			"Nowhere": {"a place that is none", "/ui?before=x", "Bad request The page can&#39;t begin there: whole numbers only. All jobs" +
-				" As of 2000-01-01 00:01:35 UTC. All times are in UTC."},
+				" As of 2000-01-01 00:01:35. All times are in UTC."},
 		} {
 			if diff := cmp.Diff(tt.want, read(get(h, tt.path).Body.String())); diff != "" {
 				t.Errorf("%s: %s: -want +got:\n%s", name, tt.reason, diff)
