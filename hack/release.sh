@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes what a release consists of, in dist/release: both programs for each platform, with a software bill of materials
-# (CycloneDX) of each, the manifests, and SHA256SUMS of all. The same commit, version, image and Go give the same bytes,
+# (CycloneDX) of each, the manifests, the Helm chart, and SHA256SUMS of all. The same commit, version, image and Go give the same bytes,
 # wherever it runs.
 #
 #   VERSION=v0.1.0      shown by the programs and in the bills; by default what git says
-#   IMG=registry/name   the operator's image in install.yaml
+#   IMG=registry/name   the operator's image in the manifests and the chart
 #   KUBECTL=kubectl     kubectl, for its kustomize
 #   CYCLONEDX=path      cyclonedx-gomod, as hack/tools/release pins it
 set -euo pipefail
@@ -40,10 +40,7 @@ for platform in "${platforms[@]}"; do
 		bill "$file"
 	done
 done
-say "rendering the manifests"
-render() { "$kubectl" kustomize "$1" | sed "s|image: controller:latest|image: $img|" >"$out/$2"; }
-render config/default install.yaml
-render config/namespaced/cluster install-namespaced-cluster.yaml
-render config/namespaced install-namespaced.yaml
+say "rendering the manifests and packing the chart"
+KUBECTL=$kubectl hack/manifests.sh "$out" "$img" "$version"
 (cd "$out" && sha256sum -- * >../SHA256SUMS && mv ../SHA256SUMS .)
 say "done: $out, version $version, image $img"

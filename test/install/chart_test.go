@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart"
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/loader"
 	release "helm.sh/helm/v4/pkg/release/v1"
@@ -63,8 +64,14 @@ func template(t *testing.T, with string) (*release.Release, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return rendered(t, chart, with)
+}
+
+func rendered(t *testing.T, chart chart.Charter, with string) (*release.Release, error) {
+	t.Helper()
 	install := action.NewInstall(action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)))
 	install.DryRunStrategy, install.ReleaseName, install.Namespace = action.DryRunClient, "loads", stage.OperatorNamespace
+	var err error
 	// The oldest that the chart takes: policies of admission are in all from it on.
 	if install.KubeVersion, err = common.ParseKubeVersion("v1.30.0"); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"helm.sh/helm/v4/pkg/chart/loader"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -21,7 +22,7 @@ import (
 func manifests(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	script(t, []string{"KUBECTL=" + kubectlPath(t)}, "hack/manifests.sh", dir, "registry.example.com/op:v1")
+	script(t, []string{"KUBECTL=" + kubectlPath(t)}, "hack/manifests.sh", dir, "registry.example.com/op:v1", "v1.2.3")
 	return dir
 }
 
@@ -71,6 +72,44 @@ func TestManifestsAreTheBases(t *testing.T) {
 			if strings.HasPrefix(key, "CustomResourceDefinition ") || strings.HasPrefix(key, "ValidatingAdmissionPolicy") {
 				t.Errorf("%s would go with %s", key, file)
 			}
+		}
+	}
+}
+
+// TestPackedChart asserts that the chart of a release installs the image of that release.
+func TestPackedChart(t *testing.T) {
+	for _, tc := range []struct{ reason, image, version, chart, want string }{
+		{"a tag of its own", "registry.example.com:5000/op:v1", "v1.2.3", "1.2.3", "registry.example.com:5000/op:v1"},
+		{"the version's tag", "registry.example.com:5000/op", "v1.2.3-rc.1", "1.2.3-rc.1", "registry.example.com:5000/op:v1.2.3-rc.1"},
+		{
+			"a digest, and no version", "op@sha256:" + strings.Repeat("0", 64), "0678151-dirty", "0.0.0-dev.g0678151-dirty",
+			"op@sha256:" + strings.Repeat("0", 64),
+		},
+	} {
+		var packed []string
+		for range 2 {
+			dir := t.TempDir()
+			script(t, []string{"KUBECTL=" + kubectlPath(t)}, "hack/manifests.sh", dir, tc.image, tc.version)
+			text, err := os.ReadFile(filepath.Join(dir, "bulkjob-operator-"+tc.chart+".tgz"))
+			if err != nil {
+				t.Fatalf("%s: %v", tc.reason, err)
+			}
+			packed = append(packed, string(text))
+		}
+		if packed[0] != packed[1] {
+			t.Errorf("%s: the same arguments give another chart", tc.reason)
+		}
+		chart, err := loader.LoadArchive(strings.NewReader(packed[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := rendered(t, chart, "{}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		operator := parse(t, made.Manifest)["Deployment bulkjob-system/bulkjob-controller-manager"]
+		if got := container(operator)["image"]; got != tc.want {
+			t.Errorf("%s: the chart installs %v, want %s", tc.reason, got, tc.want)
 		}
 	}
 }
