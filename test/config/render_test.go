@@ -84,6 +84,7 @@ func TestEveryBaseBuilds(t *testing.T) {
 		"samples":        {"BulkJob": 1, "ConnectorInstance": 1, "ConfigMap": 1, "Secret": 1},
 		"network-policy": {"NetworkPolicy": 2},
 		"prometheus":     {"ServiceMonitor": 1, "PrometheusRule": 1},
+		"argocd":         {"ConfigMap": 1},
 		// No ClusterRole, no ClusterRoleBinding.
 		"namespaced": {"Namespace": 1, "ServiceAccount": 1, "Role": 2, "RoleBinding": 2, "Deployment": 1, "PodDisruptionBudget": 1},
 	}
