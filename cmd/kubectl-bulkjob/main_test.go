@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,8 +36,8 @@ const (
 	root = "../.."
 	// crm is the team's namespace, which the operator watches; still is one that it doesn't, so that jobs stay as a test puts them.
 	crm, still = "crm", "still"
-	// dana may edit both, and nadia may do nothing.
-	dana, nadia = "dana", "nadia"
+	// dana may edit both, erik may not read Secrets, and nadia may do nothing.
+	dana, erik, nadia = "dana", "erik", "nadia"
 )
 
 // What all tests share. quick answers at once, slow takes its time, full has no room, and strict is a table, which refuses rows.
@@ -218,6 +219,7 @@ func secret(name string, keys map[string]string) client.Object {
 func rights(namespace string) []client.Object {
 	about := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: namespace} }
 	her := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: dana}}
+	both := append(slices.Clone(her), rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: "User", Name: erik})
 	all := []client.Object{
 		&rbacv1.Role{ObjectMeta: about("files"), Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{""}, Resources: []string{"configmaps", "secrets"}, Verbs: []string{"get", "list", "create", "patch", "update", "delete"},
@@ -233,7 +235,7 @@ func rights(namespace string) []client.Object {
 	}
 	for _, role := range []string{"bulkjob-jobs-editor", "bulkjob-connectors-viewer", "bulkjob-receipts-viewer"} {
 		all = append(all, &rbacv1.RoleBinding{
-			ObjectMeta: about(role), Subjects: her, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			ObjectMeta: about(role), Subjects: both, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		})
 	}
 	return all

@@ -179,6 +179,11 @@ func TestStaging(t *testing.T) {
 	if strings.Contains(again.errOut, "Uploading") || !strings.Contains(again.out, v1alpha1.ReasonAlreadyLoaded) {
 		t.Errorf("the second time it says %q, and %q", again.out, again.errOut)
 	}
+	denied := callAs(t, erik, crm, send...)
+	contains(t, "someone who may not read the keys", denied.errOut, `you may not read Secret "imports" in namespace "crm"`)
+	if denied.code != 1 {
+		t.Errorf("without the right to read the keys it ends with %d", denied.code)
+	}
 	contains(t, "a connector without a folder", call(t, 2, "send", path, "--connector=crm-db", "--object=list").errOut, "a ConfigMap holds 1 MiB", "spec.staging")
 	contains(t, "a Secret that is too small", call(t, 2, append(send, "--secret")...).errOut, "a Secret holds 1 MiB")
 }
