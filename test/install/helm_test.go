@@ -217,6 +217,11 @@ func TestHelmsLife(t *testing.T) {
 		t.Errorf("an upgrade left the definition of jobs as it was: %v, %v", names, err)
 	}
 
+	h.upgrade("cluster: {enabled: false}")
+	m.kept(t, admin, "cluster.enabled=false")
+	h.upgrade("cluster: {enabled: true}")
+	m.kept(t, admin, "cluster.enabled=true")
+
 	h.uninstall()
 	m.kept(t, admin, "helm uninstall")
 	if n := operators(t, admin); n != 0 {

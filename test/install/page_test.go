@@ -22,7 +22,7 @@ func page(t *testing.T) map[string]map[string][]string {
 		t.Fatal(err)
 	}
 	found := map[string]map[string][]string{}
-	headings := section.FindAllStringSubmatchIndex(string(text), -1)
+	headings := section.FindAllSubmatchIndex(text, -1)
 	for i, at := range headings {
 		end := len(text)
 		if i+1 < len(headings) {
