@@ -137,9 +137,7 @@ func (i inventory) change(objects []*unstructured.Unstructured) (gone []*unstruc
 			delete(i, key)
 		}
 	}
-	for key, o := range now {
-		i[key] = o
-	}
+	maps.Copy(i, now)
 	return gone
 }
 
@@ -224,13 +222,12 @@ func argo(options ...sync.SyncOpt) func(*house) syncer {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		config := *cluster.Admin // the engine sets its own limits
-		resources := cache.NewClusterCache(&config, cache.SetNamespaces([]string{h.namespace}), cache.SetLogr(logr.Discard()),
+		resources := cache.NewClusterCache(cluster.Admin, cache.SetNamespaces([]string{h.namespace}), cache.SetLogr(logr.Discard()),
 			cache.SetPopulateResourceInfoHandler(func(u *unstructured.Unstructured, _ bool) (info any, keep bool) {
 				id := u.GetAnnotations()[trackingID]
 				return id, id != ""
 			}))
-		run := engine.NewEngine(&config, resources, engine.WithLogr(logr.Discard()))
+		run := engine.NewEngine(cluster.Admin, resources, engine.WithLogr(logr.Discard()))
 		stop, err := run.Run()
 		if err != nil {
 			h.t.Fatal(err)

@@ -4,8 +4,10 @@ go 1.26.3
 
 replace bulkjob.dev/operator => ../..
 
+// Argo CD's own go.mod has its engine in a folder beside it.
 replace github.com/argoproj/argo-cd/gitops-engine => github.com/argoproj/argo-cd/gitops-engine v0.0.0-20260914071520-c9c369efcc5b
 
+// Kubernetes names its parts by no version. The engine calls kubectl as it was in 0.36.
 replace (
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.2

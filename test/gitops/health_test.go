@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/argoproj/argo-cd/gitops-engine/pkg/health"
 	"github.com/argoproj/argo-cd/v3/util/lua"
@@ -18,6 +19,8 @@ import (
 	"github.com/fluxcd/pkg/apis/kustomize"
 	"github.com/fluxcd/pkg/runtime/cel"
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -269,6 +272,76 @@ func TestEachPhase(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRealStates asserts the same of what the operator shows of real objects.
+func TestRealStates(t *testing.T) {
+	h := newHouse(t, "states")
+	for _, o := range without(h.app(), "BulkJob") {
+		h.create(o)
+	}
+	r, err := newReaders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		healthy    = verdicts{health.HealthStatusHealthy, "Current", "Current"}
+		degraded   = verdicts{health.HealthStatusDegraded, "Failed", "Failed"}
+		inProgress = verdicts{health.HealthStatusProgressing, "InProgress", "InProgress"}
+		suspended  = verdicts{health.HealthStatusSuspended, "InProgress", "InProgress"}
+	)
+	for _, tt := range []struct {
+		name, kind, field string
+		value             any
+		shows             string
+		want              verdicts
+	}{
+		{"planned", "BulkJob", "dryRun", true, v1alpha1.ReasonPlanned, healthy},
+		{"complete", "BulkJob", "batchSize", int64(5), v1alpha1.ReasonComplete, healthy},
+		{"again", "BulkJob", "batchSize", int64(5), v1alpha1.ReasonAlreadyLoaded, healthy},
+		{"duplicate", "BulkJob", "duplicatePolicy", "Fail", v1alpha1.ReasonDuplicate, degraded},
+		{"held", "BulkJob", "suspend", true, v1alpha1.ReasonSuspended, suspended},
+		{"waiting", "BulkJob", "connectorRef", map[string]any{"name": "another"}, v1alpha1.ReasonConnectorNotFound, inProgress},
+		{"unknown", "BulkJob", "object", "contcat", v1alpha1.ReasonObjectUnknown, degraded},
+		{"refused", "ConnectorInstance", "baseURL", "https://127.0.0.1:1/elements/api-v2", v1alpha1.ReasonAddressRefused, degraded},
+		{"off", "ConnectorInstance", "suspend", true, v1alpha1.ReasonSuspended, suspended},
+		{"keyless", "ConnectorInstance", "credentialsRef", map[string]any{"name": "none"}, v1alpha1.ReasonCredentialsNotFound, inProgress},
+	} {
+		o := only(t, h.app(), tt.kind)
+		o.SetName(tt.name)
+		o.Object["spec"].(map[string]any)[tt.field] = tt.value
+		h.create(o)
+		got, err := r.read(t.Context(), h.awaitReason(o, tt.shows))
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v (-want +got):\n%s", tt.name, err, diff)
+		}
+	}
+}
+
+// awaitReason waits until an object shows a reason for the spec that it has.
+func (h *house) awaitReason(o *unstructured.Unstructured, reason string) *unstructured.Unstructured {
+	h.t.Helper()
+	live := o.DeepCopy()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err := admin.Get(h.t.Context(), client.ObjectKeyFromObject(o), live); err != nil {
+			h.t.Fatal(err)
+		}
+		var shown struct {
+			Status struct {
+				ObservedGeneration int64              `json:"observedGeneration"`
+				Conditions         []metav1.Condition `json:"conditions"`
+			} `json:"status"`
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(live.Object, &shown); err != nil {
+			h.t.Fatal(err)
+		}
+		ready := meta.FindStatusCondition(shown.Status.Conditions, v1alpha1.ConditionReady)
+		if shown.Status.ObservedGeneration == live.GetGeneration() && ready != nil && ready.Reason == reason {
+			return live
+		}
+	}
+	h.t.Fatalf("waited in vain until %s shows %s: %v", o.GetName(), reason, live.Object["status"])
+	return nil
 }
 
 // TestBeforeTheOperator asserts that nobody takes an object for current that the operator has not seen: here there is none for it.

@@ -91,6 +91,7 @@ func prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cluster.Admin.QPS = -1 // the tools poll
 	if admin, err = client.NewWithWatch(cluster.Admin, client.Options{Scheme: scheme}); err != nil {
 		return err
 	}

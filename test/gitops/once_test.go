@@ -223,7 +223,7 @@ func TestTimeToLive(t *testing.T) {
 	helm := tool{name: "helm", owner: "Helm", sync: kubectl("apply"), mark: func(o *unstructured.Unstructured) {
 		o.SetAnnotations(map[string]string{"meta.helm.sh/release-name": "contacts", "meta.helm.sh/release-namespace": o.GetNamespace()})
 	}}
-	for _, tool := range append(tools[:len(tools):len(tools)], helm) {
+	for _, tool := range append(slices.Clip(tools), helm) {
 		if !slices.Contains([]string{"kubectl-apply", "flux", "argocd-server-side", "helm"}, tool.name) {
 			continue // one of each owner
 		}
