@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,6 +29,7 @@ type metrics struct {
 	attempts          *prometheus.CounterVec
 	jobsFinished      *prometheus.CounterVec
 	loadsEnded        *prometheus.CounterVec
+	rows              *prometheus.CounterVec
 	secondsToSubmit   prometheus.Histogram
 	secondsToComplete prometheus.Histogram
 	statusLag         prometheus.Histogram
@@ -56,6 +59,8 @@ func newMetrics() *metrics {
 			"BulkJobs that finished, by result and reason.", "result", "reason"),
 		loadsEnded: counters("bulkjob_loads_ended_total",
 			"Loads that the endpoint ended, by outcome.", "outcome"),
+		rows: counters("bulkjob_rows_total",
+			"Rows of the loads that the endpoint ended, as it counts them: Loaded or Failed.", "result"),
 		secondsToSubmit: prometheus.NewHistogram(histogram("bulkjob_time_to_submit_seconds",
 			"Time from a BulkJob's creation until the endpoint took its file.")),
 		secondsToComplete: prometheus.NewHistogram(histogram("bulkjob_time_to_complete_seconds",
@@ -71,7 +76,7 @@ func newMetrics() *metrics {
 
 func (m *metrics) register(registry prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
-		m.requests, m.requestSeconds, m.uploadBytes, m.attempts, m.jobsFinished, m.loadsEnded,
+		m.requests, m.requestSeconds, m.uploadBytes, m.attempts, m.jobsFinished, m.loadsEnded, m.rows,
 		m.secondsToSubmit, m.secondsToComplete, m.statusLag, m.submissionUnknown, m.sentTwice, &m.jobs,
 	} {
 		if err := registry.Register(c); err != nil {
@@ -100,9 +105,15 @@ func (m *metrics) finished(job *v1alpha1.BulkJob, said verdict) {
 	m.secondsToComplete.Observe(job.Status.CompletionTime.Sub(job.CreationTimestamp.Time).Seconds())
 }
 
-// loadEnded counts the end of a load, and how late it was seen by the endpoint's own clock.
+// loadEnded counts the end of a load, its rows, and how late it was seen by the endpoint's own clock. Why rows failed is
+// no label: the endpoint's words are without number.
 func (m *metrics) loadEnded(outcome v1alpha1.LoadOutcome, job *openconnectors.Job, seen time.Time) {
 	m.loadsEnded.WithLabelValues(string(outcome)).Inc()
+	if job.Records != nil {
+		bad := min(max(ptr.Deref(job.Failed, 0), 0), max(*job.Records, 0))
+		m.rows.WithLabelValues("Loaded").Add(float64(max(*job.Records, 0) - bad))
+		m.rows.WithLabelValues("Failed").Add(float64(bad))
+	}
 	if job.Finished != nil {
 		m.statusLag.Observe(max(seen.Sub(*job.Finished).Seconds(), 0))
 	}
@@ -146,10 +157,21 @@ func actionOf(r *http.Request) string {
 // each scrape would take the room of all of them at once.
 type jobCounter struct {
 	mu     sync.Mutex
-	counts map[string]map[string]int // by namespace and state
+	counts map[string]map[jobClass]*int // by namespace
 }
 
-var jobsDesc = prometheus.NewDesc("bulkjob_jobs", "BulkJobs, by how they stand: Waiting, Running or Finished.", []string{"state"}, nil)
+// jobClass is how a job stands. One that has finished has no reason here.
+type jobClass struct {
+	state, reason string
+	stalled       bool
+}
+
+var (
+	jobsDesc = prometheus.NewDesc("bulkjob_jobs",
+		"BulkJobs, by how they stand: Waiting, Running or Finished.", []string{"state"}, nil)
+	unfinishedDesc = prometheus.NewDesc("bulkjob_unfinished_jobs",
+		"BulkJobs that have not finished, by the reason that they show, and whether they need somebody.", []string{"reason", "stalled"}, nil)
+)
 
 // watch counts what the cache holds from now on.
 func (c *jobCounter) watch(ctx context.Context, informers cache.Informers) error {
@@ -186,48 +208,66 @@ func (c *jobCounter) add(job any, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counts == nil {
-		c.counts = map[string]map[string]int{}
+		c.counts = map[string]map[jobClass]*int{}
 	}
 	states := c.counts[o.GetNamespace()]
 	if states == nil {
-		states = map[string]int{}
+		states = map[jobClass]*int{}
 		c.counts[strings.Clone(o.GetNamespace())] = states // the namespace may be part of a greater text
 	}
-	state := stateOf(o)
-	if states[state] = max(0, states[state]+n); states[state] == 0 {
-		delete(states, state)
+	at := classOf(o)
+	count := states[at]
+	if count == nil {
+		count, at.reason = new(int), strings.Clone(at.reason)
+		states[at] = count
+	}
+	if *count = max(0, *count+n); *count == 0 {
+		delete(states, at)
 	}
 	if len(states) == 0 {
 		delete(c.counts, o.GetNamespace())
 	}
 }
 
-func stateOf(o client.Object) string {
+func classOf(o client.Object) jobClass {
 	job, ok := o.(*v1alpha1.BulkJob)
-	switch {
-	case !ok, job.Status.CompletionTime != nil: // a skeleton, or as good as one
-		return "Finished"
-	case job.Status.JobID != "":
-		return "Running"
-	default:
-		return "Waiting"
+	if !ok || job.Status.CompletionTime != nil { // a skeleton, or as good as one
+		return jobClass{state: "Finished"}
 	}
+	at := jobClass{state: "Waiting", reason: "New", stalled: meta.IsStatusConditionTrue(job.Status.Conditions, v1alpha1.ConditionStalled)}
+	if job.Status.JobID != "" {
+		at.state = "Running"
+	}
+	if ready := meta.FindStatusCondition(job.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		at.reason = ready.Reason
+	}
+	return at
 }
 
 // Describe implements prometheus.Collector.
-func (c *jobCounter) Describe(ch chan<- *prometheus.Desc) { ch <- jobsDesc }
+func (c *jobCounter) Describe(ch chan<- *prometheus.Desc) {
+	ch <- jobsDesc
+	ch <- unfinishedDesc
+}
 
 // Collect implements prometheus.Collector.
 func (c *jobCounter) Collect(ch chan<- prometheus.Metric) {
 	totals := map[string]int{"Waiting": 0, "Running": 0, "Finished": 0}
+	unfinished := map[jobClass]int{}
 	c.mu.Lock()
 	for _, states := range c.counts {
-		for state, n := range states {
-			totals[state] += n
+		for at, n := range states {
+			totals[at.state] += *n
+			if at.state != "Finished" {
+				unfinished[jobClass{reason: at.reason, stalled: at.stalled}] += *n
+			}
 		}
 	}
 	c.mu.Unlock()
 	for state, n := range totals {
 		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n), state)
+	}
+	for at, n := range unfinished {
+		ch <- prometheus.MustNewConstMetric(unfinishedDesc, prometheus.GaugeValue, float64(n), at.reason, strconv.FormatBool(at.stalled))
 	}
 }

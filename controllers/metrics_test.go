@@ -66,7 +66,13 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, job := range []any{waiting, waiting, waiting, following, aSecondApart("contacts"), skeleton} {
+	held := newJob("held", func(j *v1alpha1.BulkJob) {
+		j.Status.Conditions = []metav1.Condition{
+			{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonSubmissionUnknown},
+			{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSubmissionUnknown},
+		}
+	})
+	for _, job := range []any{held, waiting, waiting, waiting, following, aSecondApart("contacts"), skeleton} {
 		m.jobs.OnAdd(job, false)
 	}
 	m.jobs.OnUpdate(waiting, following)
@@ -91,8 +97,8 @@ func TestMetrics(t *testing.T) {
 		m.finished(aSecondApart(name), complete(v1alpha1.ReasonComplete, "the job of "+name))
 	}
 	m.submitted(newJob("restored")) // nobody knows when it was taken
-	m.loadEnded(v1alpha1.LoadSucceeded, &openconnectors.Job{ID: "1234", Finished: new(noon)}, noon.Add(time.Second))
-	m.loadEnded(v1alpha1.LoadFailed, &openconnectors.Job{ID: "1235"}, noon) // the endpoint does not tell when
+	m.loadEnded(v1alpha1.LoadSucceeded, &openconnectors.Job{ID: "1234", Records: new(int64(10)), Failed: new(int64(3)), Finished: new(noon)}, noon.Add(time.Second))
+	m.loadEnded(v1alpha1.LoadFailed, &openconnectors.Job{ID: "1235", Failed: new(int64(7))}, noon) // the endpoint tells neither when nor of how many
 	want := map[string]float64{
 		"bulkjob_endpoint_requests_total action=submit code=200 endpoint=here": 2,
 		"bulkjob_endpoint_requests_total action=submit code=0 endpoint=gone":   1,
@@ -108,7 +114,11 @@ func TestMetrics(t *testing.T) {
 		"bulkjob_loads_ended_total outcome=Succeeded":                          1,
 		"bulkjob_time_to_submit_seconds":                                       2,
 		"bulkjob_time_to_complete_seconds":                                     2,
-		"bulkjob_jobs state=Waiting":                                           2,
+		"bulkjob_rows_total result=Loaded":                                     7,
+		"bulkjob_rows_total result=Failed":                                     3,
+		"bulkjob_unfinished_jobs reason=New stalled=false":                     3,
+		"bulkjob_unfinished_jobs reason=SubmissionUnknown stalled=true":        1,
+		"bulkjob_jobs state=Waiting":                                           3,
 		"bulkjob_jobs state=Running":                                           1,
 		"bulkjob_jobs state=Finished":                                          1,
 	}
@@ -155,7 +165,7 @@ func TestMetricsAreBounded(t *testing.T) {
 	if series[0] != series[299] {
 		t.Errorf("%d series for one job, %d for 300", series[0], series[299])
 	}
-	allowed := []string{"action", "code", "endpoint", "outcome", "reason", "result", "state"}
+	allowed := []string{"action", "code", "endpoint", "outcome", "reason", "result", "stalled", "state"}
 	for _, sample := range slices.Sorted(maps.Keys(gathered(t, registry))) {
 		for _, label := range strings.Fields(sample)[1:] {
 			if name, value, _ := strings.Cut(label, "="); !slices.Contains(allowed, name) || strings.Contains(value, "job-") {
