@@ -179,11 +179,25 @@ func TestStaging(t *testing.T) {
 	if strings.Contains(again.errOut, "Uploading") || !strings.Contains(again.out, v1alpha1.ReasonAlreadyLoaded) {
 		t.Errorf("the second time it says %q, and %q", again.out, again.errOut)
 	}
-	denied := callAs(t, erik, crm, send...)
+	moved := &v1alpha1.ConnectorInstance{}
+	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: crm, Name: "crm-staged"}, moved); err != nil {
+		t.Fatal(err)
+	}
+	moved.Spec.Staging.URL = "s3://imports/elsewhere/"
+	if err := admin.Update(t.Context(), moved); err != nil {
+		t.Fatal(err)
+	}
+	if third := call(t, 0, send...); strings.Contains(third.errOut, "Uploading") || !strings.Contains(third.errOut, "nothing new is sent") {
+		t.Errorf("when the folder has moved it says %q", third.errOut)
+	}
+	if now := job(t, crm, first.named()); now.Generation != sent.Generation {
+		t.Errorf("the job was changed: %+v", now.Spec.Source)
+	}
+	denied := callAs(t, erik, crm, append(send, "--name=eriks")...)
 	contains(t, "someone who may not read the keys", denied.errOut, `you may not read Secret "imports" in namespace "crm"`)
 	if denied.code != 1 {
 		t.Errorf("without the right to read the keys it ends with %d", denied.code)
 	}
 	contains(t, "a connector without a folder", call(t, 2, "send", path, "--connector=crm-db", "--object=list").errOut, "a ConfigMap holds 1 MiB", "spec.staging")
-	contains(t, "a Secret that is too small", call(t, 2, append(send, "--secret")...).errOut, "a Secret holds 1 MiB")
+	contains(t, "a Secret that is too small", call(t, 2, append(send, "--secret", "--name=secretive")...).errOut, "a Secret holds 1 MiB")
 }

@@ -26,8 +26,10 @@ func stood(reason string, conditions ...string) *v1alpha1.BulkJob {
 	return job
 }
 
-func underway(reason string) *v1alpha1.BulkJob { return stood(reason, v1alpha1.ConditionReconciling) }
-func stuck(reason string) *v1alpha1.BulkJob    { return stood(reason, v1alpha1.ConditionStalled) }
+func underway() *v1alpha1.BulkJob {
+	return stood(v1alpha1.ReasonSubmitted, v1alpha1.ConditionReconciling)
+}
+func stuck(reason string) *v1alpha1.BulkJob { return stood(reason, v1alpha1.ConditionStalled) }
 func finishedBadly(reason string) *v1alpha1.BulkJob {
 	return stood(reason, v1alpha1.ConditionFailed, v1alpha1.ConditionStalled)
 }
@@ -49,7 +51,7 @@ func TestEnded(t *testing.T) {
 		over   bool
 	}{
 		{"a new job has said nothing", &v1alpha1.BulkJob{}, 0, false},
-		{"under way", underway(v1alpha1.ReasonSubmitted), 0, false},
+		{"under way", underway(), 0, false},
 		{"suspended, which somebody may undo", stood(v1alpha1.ReasonSuspended, v1alpha1.ConditionReconciling, v1alpha1.ConditionSuspended), 0, false},
 		{"what was said of an earlier spec does not count", stale(finishedBadly(v1alpha1.ReasonRemoteFailed)), 0, false},
 		{"ended well", finishedWell(v1alpha1.ReasonComplete), 0, true},

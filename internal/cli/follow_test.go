@@ -117,7 +117,7 @@ func gibberish(w http.ResponseWriter, _ *http.Request) {
 
 // TestFollow loses sight of a job in every way that an API server has, and sees its end all the same.
 func TestFollow(t *testing.T) {
-	running, over := numbered(underway(v1alpha1.ReasonSubmitted), "7"), numbered(finishedWell(v1alpha1.ReasonComplete), "9")
+	running, over := numbered(underway(), "7"), numbered(finishedWell(v1alpha1.ReasonComplete), "9")
 	other := numbered(finishedWell(v1alpha1.ReasonComplete), "9")
 	other.UID = "another"
 	gone := refusing(t, http.StatusGone, metav1.StatusReasonExpired, "too old resource version")
@@ -179,7 +179,7 @@ func TestFollow(t *testing.T) {
 
 // Whoever no longer waits is told that the load goes on.
 func TestFollowNoLonger(t *testing.T) {
-	running := numbered(underway(v1alpha1.ReasonSubmitted), "7")
+	running := numbered(underway(), "7")
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	s, _, _ := talking(t, listing(t, "8", running), hang)
 	_, err := s.follow(t.Context(), running, 100*time.Millisecond)

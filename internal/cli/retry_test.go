@@ -44,7 +44,7 @@ func TestRetryOf(t *testing.T) {
 		risk         string // that it names; "-": none
 		refusal      string
 	}{
-		{name: "running", reason: "it may yet end well", job: underway(v1alpha1.ReasonSubmitted), refusal: "it is not over"},
+		{name: "running", reason: "it may yet end well", job: underway(), refusal: "it is not over"},
 		{name: "just changed", reason: "nobody has looked at the new spec", job: stale(finishedBadly(v1alpha1.ReasonRemoteFailed)), refusal: "it is not over"},
 		{name: "complete", reason: "all rows are there", job: finishedWell(v1alpha1.ReasonComplete), refusal: "its content is loaded"},
 		{name: "loaded before", reason: "all rows are there", job: finishedWell(v1alpha1.ReasonAlreadyLoaded), refusal: "its content is loaded"},

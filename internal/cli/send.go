@@ -191,14 +191,17 @@ type delivery struct {
 
 // deliver stores a file and applies the job that names it.
 func (s *session) deliver(ctx context.Context, f *file, d *delivery, connector *v1alpha1.ConnectorInstance) (*v1alpha1.BulkJob, error) {
-	holder := cmp.Or(d.name, cmp.Or(d.prefix, f.stem()))
+	holder := cmp.Or(d.name, d.prefix, f.stem())
 	if d.name != "" {
 		holder += "-" + f.sha256[:digits]
 	} else {
 		holder += "-" + fingerprint(f, d.spec)
 		d.name = holder
 	}
-	to, err := s.put(ctx, f, holder, d.secret, connector)
+	to, err := s.taken(ctx, f, d.name)
+	if to == nil && err == nil {
+		to, err = s.put(ctx, f, holder, d.secret, connector)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +215,19 @@ func (s *session) deliver(ctx context.Context, f *file, d *delivery, connector *
 		s.sayf("Warning: %v", err)
 	}
 	return job, nil
+}
+
+// taken is where the file was stored for the job of that name, if the endpoint took it from there; nil if there is no such job. To
+// store it anew, perhaps elsewhere by now, could make another load of it.
+func (s *session) taken(ctx context.Context, f *file, name string) (*place, error) {
+	job := &v1alpha1.BulkJob{}
+	if err := s.client.Get(ctx, s.key(name), job); err != nil {
+		return nil, s.explained(fmt.Sprintf("get BulkJob %q", name), client.IgnoreNotFound(err))
+	}
+	if job.Status.JobID == "" || job.Labels[labelManagedBy] != manager || job.Spec.Source.SHA256 != f.sha256 {
+		return nil, nil //nolint:nilnil // that it was not taken is no error
+	}
+	return &place{source: job.Spec.Source}, nil
 }
 
 // digits of a digest that stand in a name.
