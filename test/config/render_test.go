@@ -85,6 +85,7 @@ func TestEveryBaseBuilds(t *testing.T) {
 		"network-policy": {"NetworkPolicy": 2},
 		"prometheus":     {"ServiceMonitor": 1, "PrometheusRule": 1},
 		"argocd":         {"ConfigMap": 1},
+		"grafana":        {"ConfigMap": 1},
 		// No ClusterRole, no ClusterRoleBinding.
 		"namespaced": {"Namespace": 1, "ServiceAccount": 1, "Role": 2, "RoleBinding": 2, "Deployment": 1, "PodDisruptionBudget": 1},
 	}
