@@ -24,6 +24,7 @@ const (
 	policed  = "and $.Values.operator.enabled $.Values.networkPolicy.enabled"
 	several  = "and $.Values.operator.enabled (gt (int $.Values.replicas) 1)"
 	scraped  = "and $.Values.operator.enabled $.Values.metrics.serviceMonitor"
+	shown    = "and $.Values.operator.enabled $.Values.metrics.dashboard"
 	alarmed  = "and $.Values.operator.enabled $.Values.metrics.rules"
 	noted    = "and $.Values.operator.enabled $.Values.reports.configMaps"
 )
@@ -101,6 +102,9 @@ var sources = []source{
 			{kind: "ServiceMonitor", name: "*", file: "prometheus", when: scraped},
 			{kind: "PrometheusRule", name: "*", file: "prometheus", when: alarmed},
 		},
+	},
+	{
+		base: "grafana", parts: []part{{kind: "ConfigMap", name: "*", file: "grafana", when: shown}},
 	},
 }
 

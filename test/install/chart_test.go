@@ -184,8 +184,8 @@ func TestChartIsTheBases(t *testing.T) {
 		},
 		{
 			reason: "all that is optional", components: []string{callback},
-			values: "callback: {url: https://bulkjob.example.com}\nnetworkPolicy: {enabled: true}\nmetrics: {serviceMonitor: true, rules: true}",
-			bases:  []string{"default", "network-policy", "callback/network-policy", "prometheus"},
+			values: "callback: {url: https://bulkjob.example.com}\nnetworkPolicy: {enabled: true}\nmetrics: {serviceMonitor: true, rules: true, dashboard: true}",
+			bases:  []string{"default", "network-policy", "callback/network-policy", "prometheus", "grafana"},
 		},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
