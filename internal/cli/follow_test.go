@@ -170,7 +170,7 @@ func TestFollow(t *testing.T) {
 			if diff := cmp.Diff(tc.asked, script.asked); diff != "" {
 				t.Errorf("%s: asked (-want +got):\n%s", tc.reason, diff)
 			}
-			if !strings.Contains(problem.String(), tc.says) {
+			if !strings.Contains(problem.String(), tc.says) { // all that writes has ended
 				t.Errorf("%s: it says %q, want %q", tc.reason, problem, tc.says)
 			}
 		})

@@ -3,9 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 
-	"golang.org/x/term"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -28,6 +26,7 @@ const manager = "kubectl-bulkjob"
 // session is one call of the program: with the user's own rights, in one namespace.
 type session struct {
 	genericiooptions.IOStreams
+	notes     *notes // is ErrOut
 	client    client.WithWatch
 	rest      *rest.RESTClient // of bulkjob.dev/v1alpha1, for tables
 	namespace string
@@ -53,6 +52,8 @@ func kinds() (*runtime.Scheme, meta.RESTMapper, error) {
 
 func newSession(flags *genericclioptions.ConfigFlags, streams genericiooptions.IOStreams) (*session, error) {
 	s := &session{IOStreams: streams}
+	s.notes = newNotes(streams.ErrOut)
+	s.ErrOut = s.notes
 	var err error
 	if s.namespace, _, err = flags.ToRawKubeConfigLoader().Namespace(); err != nil {
 		return nil, fmt.Errorf("cannot read the kubeconfig: %w", hint(err, ""))
@@ -61,7 +62,7 @@ func newSession(flags *genericclioptions.ConfigFlags, streams genericiooptions.I
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the kubeconfig: %w", hint(err, s.namespace))
 	}
-	config.WarningHandler = rest.NewWarningWriter(streams.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
+	config.WarningHandler = rest.NewWarningWriter(s.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
 	scheme, mapper, err := kinds()
 	if err != nil {
 		return nil, err
@@ -90,21 +91,7 @@ func (s *session) sayf(format string, args ...any) {
 
 // screen is where progress is shown.
 func (s *session) screen() progress.Screen {
-	screen := progress.Screen{Out: s.ErrOut}
-	if file, ok := s.ErrOut.(*os.File); ok && terminal(file) {
-		screen.Columns = func() int {
-			if columns, _, err := term.GetSize(int(file.Fd())); err == nil {
-				return columns
-			}
-			return 80
-		}
-	}
-	return screen
-}
-
-func terminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	return progress.Screen{Out: s.ErrOut, Columns: s.notes.columns()}
 }
 
 // job of that name; if there is none, the error says which there are.

@@ -32,7 +32,7 @@ func (g *Gauge) Add(n int) {
 		return
 	}
 	g.last = now
-	fmt.Fprint(g.screen.Out, clearLine+cut(g.line(now), max(g.screen.Columns()-1, minWidth)))
+	fmt.Fprint(g.screen.Out, ClearLine+cut(g.line(now), max(g.screen.Columns()-1, minWidth)))
 }
 
 // line is one for a terminal.
@@ -48,6 +48,6 @@ func (g *Gauge) line(now time.Time) string {
 // Close takes the line away.
 func (g *Gauge) Close() {
 	if g.screen.Columns != nil {
-		fmt.Fprint(g.screen.Out, clearLine)
+		fmt.Fprint(g.screen.Out, ClearLine)
 	}
 }

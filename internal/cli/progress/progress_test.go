@@ -188,7 +188,7 @@ func TestShow(t *testing.T) {
 			if err := play(t.Context(), Screen{Out: &out, Columns: func() int { return 80 }}); err != nil {
 				t.Fatal(err)
 			}
-			drawn := strings.Split(out.String(), clearLine)
+			drawn := strings.Split(out.String(), ClearLine)
 			if strings.Contains(out.String(), "\n") || drawn[len(drawn)-1] != "" {
 				t.Errorf("something of the bar stays behind: %q", drawn[len(drawn)-1])
 			}
@@ -228,7 +228,7 @@ func TestGauge(t *testing.T) {
 			"Uploading  [=========>              ]  37 %  1.5 MB of 4.0 MB  1.0 MB/s  ETA 3s",
 			"Uploading  [============>           ]  50 %  2.0 MB of 4.0 MB  1.0 MB/s  ETA 2s", "",
 		}
-		if diff := cmp.Diff(want, strings.Split(out.String(), clearLine)); diff != "" {
+		if diff := cmp.Diff(want, strings.Split(out.String(), ClearLine)); diff != "" {
 			t.Errorf("lines (-want +got):\n%s", diff)
 		}
 	})

@@ -13,9 +13,10 @@ const (
 	// redraw is how often a bar is drawn again, relist how often a line is considered.
 	redraw = 250 * time.Millisecond
 	relist = time.Second
-
-	clearLine = "\r\x1b[K"
 )
+
+// ClearLine makes a terminal's line empty, and begins it anew (ECMA-48, 8.3.41).
+const ClearLine = "\r\x1b[K"
 
 // Screen is where progress is shown.
 type Screen struct {
@@ -29,7 +30,7 @@ func (s Screen) Show(ctx context.Context, jobs <-chan *v1alpha1.BulkJob) error {
 	meter, interval := &Meter{}, relist
 	if s.Columns != nil {
 		interval = redraw
-		defer fmt.Fprint(s.Out, clearLine)
+		defer fmt.Fprint(s.Out, ClearLine)
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -54,7 +55,7 @@ func (s Screen) draw(m *Meter) error {
 	now := time.Now()
 	text := ""
 	if s.Columns != nil {
-		text = clearLine + m.Bar(now, s.Columns())
+		text = ClearLine + m.Bar(now, s.Columns())
 	} else if line := m.Line(now); line != "" {
 		text = now.UTC().Format(time.TimeOnly) + "  " + line + "\n"
 	}
