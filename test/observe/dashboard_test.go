@@ -113,9 +113,9 @@ func TestDashboardIsWellMade(t *testing.T) {
 	}
 	names := make([]string, 0, 2)
 	for _, v := range d.Templating.List {
-		names = append(names, v.Type+" "+v.Name)
+		names = append(names, v.Name+" of type "+v.Type)
 	}
-	if want := []string{"datasource datasource", "query namespace"}; !slices.Equal(names, want) {
+	if want := []string{"datasource of type datasource", "namespace of type query"}; !slices.Equal(names, want) {
 		t.Errorf("variables %v, want %v", names, want)
 	}
 	ids := map[int]string{}

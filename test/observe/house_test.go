@@ -28,8 +28,8 @@ import (
 const (
 	namespace = "observe"
 	patience  = 90 * time.Second
-	burst     = 12 // jobs that are made at once
-	pause     = 10 * time.Second
+	burst     = 24 // jobs that are made at once
+	pause     = 25 * time.Second
 )
 
 // house is a manager with all that it needs: an API server, an endpoint, and PostgreSQL behind it. A Prometheus watches.
@@ -127,7 +127,8 @@ func (h *house) create(o client.Object) {
 	}
 }
 
-// furnish makes a connector with one slot, another one whose key is wrong, and two jobs that stay: one waits, one needs somebody.
+// furnish makes a connector that takes three requests a second, so that jobs stand in line for longer than the five seconds in
+// which nothing is shown of them, another one whose key is wrong, and two jobs that stay: one waits, one needs somebody.
 func (h *house) furnish() {
 	h.t.Helper()
 	h.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
@@ -138,7 +139,7 @@ func (h *house) furnish() {
 		})
 		h.create(&v1alpha1.ConnectorInstance{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ConnectorInstanceSpec{
 			BaseURL: h.endpoint.URL(), CredentialsRef: v1alpha1.LocalReference{Name: name},
-			Limits: v1alpha1.ConnectorLimits{MaxConcurrentUploads: 1, RequestsPerSecond: 4},
+			Limits: v1alpha1.ConnectorLimits{MaxConcurrentUploads: 1, RequestsPerSecond: 3},
 		}})
 	}
 	h.send("nowhere", "company", "a\n1\n", 1)
@@ -182,7 +183,7 @@ func (h *house) load(lasting time.Duration) {
 func contacts(number int) string {
 	var text strings.Builder
 	text.WriteString("C_EmailAddress,C_FirstName,C_LastName\n")
-	for row := range 400 * (1 + number%5) {
+	for row := range 1500 * (1 + number%5) {
 		key := row
 		if number%4 == 0 && row%10 == 9 {
 			key--
