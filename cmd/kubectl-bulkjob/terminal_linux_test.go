@@ -103,7 +103,11 @@ func TestTerminal(t *testing.T) {
 	if code != 67 || !strings.HasPrefix(out, "lists: RemoteFailed: ") {
 		t.Errorf("it ended with %d: %s", code, out)
 	}
-	drawn := strings.Split(seen.shown(), "\r\x1b[K")
+	const blank = "\r\x1b[K"
+	for end := time.Now().Add(10 * time.Second); !strings.HasSuffix(seen.shown(), blank) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // what was written is not yet read
+	}
+	drawn := strings.Split(seen.shown(), blank)
 	if len(drawn) < 3 || strings.Contains(seen.shown(), "\n") || drawn[len(drawn)-1] != "" {
 		t.Errorf("the bar is %q", drawn)
 	}
