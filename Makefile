@@ -28,7 +28,7 @@ BIN       := bin
 # A compiler that collects no garbage is a fifth faster; the limit is per process. Equal flags share one build cache.
 COMPILE   := GOGC=off GOMEMLIMIT=5GiB CGO_ENABLED=0 go
 COVERED   := ./cmd/...,./controllers/...,./internal/...
-GENERATED := api config/crd/bases config/rbac docs/reference.md
+GENERATED := api config/crd/bases config/rbac config/helm/templates docs/reference.md
 # A kubectl of the user's own is preferred; the control plane's does as well. Looked up only where it is used.
 KUBECTL   ?= $(or $(shell command -v kubectl),$(lastword $(shell hack/controlplane.sh))/kubectl)
 say       = @printf '\n==> %s\n' "$(1)"
@@ -55,9 +55,9 @@ run: ## Run the operator here against the cluster of your kubeconfig (make insta
 ##@ Develop
 
 .PHONY: build
-build: ## Build bin/manager and bin/bulk-endpoint.
-	$(call say,Building the manager and the endpoint (minutes with an empty Go cache))
-	@$(COMPILE) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/manager ./cmd/bulk-endpoint
+build: ## Build bin/manager, bin/bulk-endpoint and bin/kubectl-bulkjob.
+	$(call say,Building the manager, the endpoint and the plugin (minutes with an empty Go cache))
+	@$(COMPILE) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/manager ./cmd/bulk-endpoint ./cmd/kubectl-bulkjob
 
 .PHONY: generate
 generate: $(BIN)/controller-gen ## Generate the deep copies of the API types.
@@ -73,6 +73,10 @@ docs: $(BIN)/crd-ref-docs ## Generate docs/reference.md.
 	$(BIN)/crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/crd-ref-docs.yaml \
 		--renderer=markdown --output-path=docs/reference.md
 
+.PHONY: chart
+chart: ## Generate the templates of the Helm chart from the bases in config.
+	@go run ./hack/chart -kubectl $(KUBECTL)
+
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## Format the code and order the imports.
 	$(BIN)/golangci-lint fmt ./...
@@ -86,7 +90,7 @@ lint: $(BIN)/golangci-lint ## Run the linters of .golangci.yml.
 	$(call say,Linting (minutes with an empty cache))
 	@export CGO_ENABLED=0 GOFLAGS="-trimpath $$(go env GOFLAGS)"; \
 	$(BIN)/golangci-lint run ./...; \
-	for module in controlplane peer; do (cd hack/$$module && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+	for module in hack/controlplane hack/peer test/gitops test/install; do (cd $$module && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: controlplane
 controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line printed is their directory.
@@ -98,12 +102,16 @@ stores: ## Put S3, Google and Azure storage servers in place, for tests; the las
 
 .PHONY: test
 test: ## Run every test, with a real control plane, PostgreSQL and object stores; prints the coverage.
-	$(call say,Getting a control plane, PostgreSQL and object stores ready)
-	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); \
-	BULKJOB_STORES=$$(hack/stores.sh | tail -n 1); export KUBEBUILDER_ASSETS PATH BULKJOB_STORES; \
+	$(call say,Getting a control plane and PostgreSQL and Prometheus and Chromium and object stores ready)
+	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1):$$(hack/prometheus.sh | tail -n 1); \
+	BULKJOB_STORES=$$(hack/stores.sh | tail -n 1); BULKJOB_CHROMIUM=$$(hack/chromium.sh | tail -n 1); \
+	export KUBEBUILDER_ASSETS PATH BULKJOB_STORES BULKJOB_CHROMIUM; \
 	printf '\n==> Compiling and testing, race detector on (minutes with an empty Go cache)\n'; \
 	go test -race -timeout 20m -coverprofile=coverage.out -coverpkg=$(COVERED) ./... | \
 		awk '{sub(/[ \t]*coverage: .*/, ""); print; fflush()}'; \
+	for module in install gitops; do \
+		printf '\n==> Testing with the tools of others: test/%s (minutes with an empty Go cache)\n' $$module; \
+		CGO_ENABLED=0 go -C test/$$module test -trimpath -timeout 20m -count=1 ./...; done; \
 	printf '\n==> Testing the control plane itself\n'; \
 	if [ -x "$$KUBEBUILDER_ASSETS/controlplane" ]; then go -C hack/controlplane/acceptance test -count=1 .; \
 	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
@@ -152,10 +160,10 @@ vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities in what is calle
 verify: ## Fail if generated code, manifests or docs are stale; they are fresh afterwards.
 	$(call say,Generating all anew and comparing)
 	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; tar cf - $(wildcard $(GENERATED)) | tar xf - -C "$$before"; \
-	$(MAKE) generate manifests docs; stale=0; \
+	$(MAKE) generate manifests docs chart; stale=0; \
 	for path in $(GENERATED); do diff -ruN "$$before/$$path" "$$path" || stale=1; done; \
 	if [ $$stale = 1 ]; then echo 'Stale: the lines above were generated just now. Look at them and commit them.'; exit 1; fi; \
-	echo 'Fresh: generated code, manifests and reference.'
+	echo 'Fresh: generated code, manifests, chart and reference.'
 
 .PHONY: clean
 clean: ## Remove what was built here (the control plane and the stores in the user's cache stay).
@@ -169,10 +177,9 @@ docker-build: ## Build the images IMG and ENDPOINT_IMG.
 	$(CONTAINER) build --build-arg VERSION=$(VERSION) --target bulk-endpoint --tag $(ENDPOINT_IMG) .
 
 .PHONY: build-installer
-build-installer: ## Write dist/install.yaml, with IMG as the operator's image.
-	@mkdir -p dist
-	@$(KUBECTL) kustomize config/default | sed 's|image: controller:latest|image: $(IMG)|' >dist/install.yaml
-	@echo "dist/install.yaml: kubectl apply --server-side -f dist/install.yaml"
+build-installer: ## Write dist/crds.yaml and dist/install.yaml, with IMG as the operator's image.
+	@KUBECTL='$(KUBECTL)' hack/manifests.sh dist '$(IMG)'
+	@echo "kubectl apply --server-side -f dist/crds.yaml -f dist/install.yaml"
 
 .PHONY: release
 release: $(BIN)/cyclonedx-gomod ## Make dist/release: programs, manifests, bills of materials, SHA256SUMS. VERSION=v0.1.0 IMG=...
@@ -187,16 +194,17 @@ install: ## Install the CRDs into the cluster of your kubeconfig.
 uninstall: ## Delete the CRDs with every job and every receipt, that is, forget what was loaded. Needs CONFIRM=yes.
 	@if [ '$(CONFIRM)' != yes ]; then \
 		echo 'This deletes every receipt: data that was loaded once would be sent again. CONFIRM=yes if you mean it.'; exit 1; fi
+	$(KUBECTL) annotate --overwrite crd bulkjobs.bulkjob.dev bulkreceipts.bulkjob.dev connectorinstances.bulkjob.dev bulkjob.dev/deletion=allowed
 	$(KUBECTL) delete --ignore-not-found -k config/crd
+	$(KUBECTL) delete --ignore-not-found -k config/policy
 
 .PHONY: deploy
 deploy: build-installer ## Install the operator and its CRDs into the cluster of your kubeconfig, with IMG.
-	$(KUBECTL) apply --server-side -f dist/install.yaml
+	$(KUBECTL) apply --server-side -f dist/crds.yaml -f dist/install.yaml
 
 .PHONY: undeploy
 undeploy: build-installer ## Remove the operator, but leave the CRDs, the jobs and the receipts.
-	@awk 'BEGIN {RS = "---\n"; ORS = "---\n"} !/\nkind: CustomResourceDefinition\n/' dist/install.yaml | \
-		$(KUBECTL) delete --ignore-not-found -f -
+	$(KUBECTL) delete --ignore-not-found -f dist/install.yaml
 
 # Tools, each built once per change of the versions pinned in hack/tools.
 $(BIN)/controller-gen: PACKAGE := sigs.k8s.io/controller-tools/cmd/controller-gen
