@@ -485,6 +485,7 @@ func (r *ReceiptReconciler) restorePart(ctx context.Context, whole *v1alpha1.Bul
 
 // conclude records how a load in parts ended, once the API server knows of no part that has not.
 func (r *ReceiptReconciler) conclude(ctx context.Context, v *wholeView, why cause) (ctrl.Result, error) {
+	r.waitsNot(v)
 	live, err := r.operator.liveParts(ctx, client.ObjectKeyFromObject(v.receipt))
 	if err != nil {
 		return ctrl.Result{}, err
