@@ -252,6 +252,7 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 	if late && !said.finished() {
 		status.Receipt, status.BindingHash = job.Status.Receipt, job.Status.BindingHash // it is bound when it is late for sure
 	}
+	r.wakeHeld(v)
 	if deadlinePassed(job, now) && receipt.Record.Outcome == "" {
 		wake(r.operator.receiptEvents, receipt) // it is cut, or cancelled
 		for _, p := range v.parts {
@@ -269,6 +270,18 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 		next.after = min(next.after, time.Second) // until it is bound, nobody who polls the load knows whom to wake
 	}
 	return r.reporting(v, next), nil
+}
+
+// wakeHeld has what is held looked at again for a job that is bound to it: it may have been held when nobody asked for it.
+func (r *JobReconciler) wakeHeld(v *jobView) {
+	if v.job.Status.Receipt != v.receipt.Name {
+		return // it has no say yet
+	}
+	for _, p := range append(v.parts, partView{receipt: v.receipt}) {
+		if isHeld(&p.receipt.Record) {
+			wake(r.operator.receiptEvents, p.receipt)
+		}
+	}
 }
 
 // say shows a verdict about a job that is not bound to what its spec names now.

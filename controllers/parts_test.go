@@ -433,3 +433,34 @@ func TestPartsOfASlowStore(t *testing.T) {
 	h.waitReason(job, v1alpha1.ReasonComplete)
 	h.eachOnce(4)
 }
+
+// What was held when nobody asked for it goes on with the job that does, if the endpoint recognises a repeated token.
+func TestHeldWhenNobodyAsked(t *testing.T) {
+	t.Parallel()
+	for reason, change := range map[string]func(*v1alpha1.BulkJob){
+		"a whole load": func(*v1alpha1.BulkJob) {},
+		"a part":       inParts(2, 1),
+	} {
+		t.Run(reason, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.ready(func(ci *v1alpha1.ConnectorInstance) {
+				ci.Spec.JobListing, ci.Spec.Deduplication = v1alpha1.ListingNone, v1alpha1.DeduplicationAttempt
+			})
+			h.configMap("contacts", rowsCSV(4))
+			h.endpoint.set(func(e *fakeEndpoint) { e.knowing = true })
+			h.endpoint.lose()
+			job := h.job("contacts", change)
+			h.waitTaken(1)
+			h.delete(job)
+			h.eventually("it is held", func() (bool, string) {
+				receipts := h.receipts()
+				held := slices.ContainsFunc(receipts, func(r v1alpha1.BulkReceipt) bool { return isHeld(&r.Record) })
+				return held, fmt.Sprint(len(receipts))
+			})
+			h.endpoint.normal()
+			h.waitReason(h.job("contacts", change), v1alpha1.ReasonComplete)
+			h.eachOnce(4)
+		})
+	}
+}
