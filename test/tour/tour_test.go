@@ -1,0 +1,228 @@
+// Package tour_test takes the tour of docs/tour.md as a newcomer does: it types each command, in order, in a clone of which nothing else
+// runs, and compares what is shown with what the page says.
+package tour_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	root = "../.."
+	// patience is for all of it, the programs' compilation included.
+	patience = 15 * time.Minute
+	// ending is how long the demo has to put everything away.
+	ending = 2 * time.Minute
+)
+
+// A step is what a page has people type, and what it says that they will see.
+type step struct{ typed, shown string }
+
+var fence = regexp.MustCompile("(?ms)^```(sh|text)\n(.*?)^```$")
+
+// steps are those of a page, in order.
+func steps(t *testing.T, page string) []step {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "docs", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []step
+	for _, block := range fence.FindAllStringSubmatch(string(text), -1) {
+		switch {
+		case block[1] == "sh":
+			all = append(all, step{typed: block[2]})
+		case len(all) == 0 || all[len(all)-1].shown != "":
+			t.Fatalf("docs/%s shows what no command printed: %s", page, block[2])
+		default:
+			all[len(all)-1].shown = block[2]
+		}
+	}
+	return all
+}
+
+// unlike is the first line of those shown that was not printed after the ones before it; empty if all were.
+func unlike(shown, printed string) string {
+	for line := range strings.Lines(shown) {
+		found := pattern(line).FindStringIndex(printed)
+		if found == nil {
+			return line
+		}
+		printed = printed[found[1]:]
+	}
+	return ""
+}
+
+var duration = regexp.MustCompile(`\b(\d+[dhms])+\b`)
+
+// pattern is a line as people read it: any number of blanks is as good as one, any duration as any other, and … is anything.
+func pattern(line string) *regexp.Regexp {
+	quoted := regexp.QuoteMeta(strings.Join(strings.Fields(line), " "))
+	quoted = duration.ReplaceAllLiteralString(quoted, `(\d+[dhms])+`)
+	return regexp.MustCompile(`(?m)^[ \t]*` + strings.NewReplacer(" ", `[ \t]+`, "…", `.*`).Replace(quoted) + `[ \t]*$`)
+}
+
+func TestUnlike(t *testing.T) {
+	const printed = "NAME       AGE\n  contacts   12s\n12:00:01  RUNNING\nbr-abc: Complete (in 1m5s)\n"
+	for _, tc := range []struct{ reason, shown, want string }{
+		{"blanks and durations don't matter, and not every line need be shown", "NAME AGE\ncontacts 7s\nbr-…: Complete (in 9s)\n", ""},
+		{"nothing shown is always right", "", ""},
+		{"the order does", "contacts 7s\nNAME AGE\n", "NAME AGE\n"},
+		{"a line is a whole one", "NAME\n", "NAME\n"},
+		{"what is written is meant", "br-…: Complete. (in 9s)\n", "br-…: Complete. (in 9s)\n"},
+	} {
+		if got := unlike(tc.shown, printed); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.reason, got, tc.want)
+		}
+	}
+}
+
+// A demo that stays up, in the first terminal.
+type demo struct {
+	*exec.Cmd
+	printed bytes.Buffer
+	exports []string // that it tells people to type
+}
+
+// begin runs what starts the demo until it says how to end it.
+func begin(ctx context.Context, t *testing.T, typed string) *demo {
+	t.Helper()
+	d := &demo{Cmd: exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", typed)}
+	d.Dir, d.SysProcAttr = root, &syscall.SysProcAttr{Setpgid: true}
+	d.Cancel = func() error { return syscall.Kill(-d.Process.Pid, syscall.SIGTERM) }
+	d.WaitDelay = ending
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); !strings.HasPrefix(name, "MAKE") && name != "MFLAGS" && name != "KUBECONFIG" {
+			d.Env = append(d.Env, variable) // a newcomer's make is nobody's child
+		}
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Stdout, d.Stderr = writer, writer
+	if err := errors.Join(d.Start(), writer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(reader)
+	for lines.Scan() {
+		line := lines.Text()
+		fmt.Fprintln(&d.printed, line)
+		if command := strings.TrimSpace(line); strings.HasPrefix(command, "export ") {
+			d.exports = append(d.exports, command)
+		}
+		if strings.HasPrefix(line, "Ctrl-C here") {
+			go func() { _, _ = io.Copy(io.Discard, reader) }()
+			return d
+		}
+	}
+	t.Fatalf("the demo has ended: %v\n%s", d.Wait(), d.printed.String())
+	return nil
+}
+
+// end presses Ctrl-C, and wants all that was up gone.
+func (d *demo) end(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(-d.Process.Pid, syscall.SIGINT); err != nil {
+		t.Error(err)
+	}
+	_ = d.Wait() // make calls it an error to be interrupted
+	for _, export := range d.exports {
+		kubeconfig, is := strings.CutPrefix(export, "export KUBECONFIG=")
+		if _, err := os.Stat(filepath.Dir(kubeconfig)); is && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the demo left its folder behind: %v", err)
+		}
+	}
+}
+
+// TestTour types what docs/tour.md tells to.
+func TestTour(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	all := steps(t, "tour.md")
+	if len(all) < 8 {
+		t.Fatalf("the page has only %d steps", len(all))
+	}
+	first, rest := all[0], all[1:]
+	began := time.Now()
+	d := begin(ctx, t, first.typed)
+	defer d.end(t)
+	t.Logf("the demo was up after %v", time.Since(began).Round(time.Second))
+	if line := unlike(first.shown, d.printed.String()); line != "" {
+		t.Errorf("the demo did not print %q:\n%s", line, d.printed.String())
+	}
+	began = time.Now()
+	printed := typed(ctx, t, d.exports, rest)
+	t.Logf("the tour took %v", time.Since(began).Round(time.Second))
+	for i, s := range rest {
+		t.Logf("%s\n%s", s.typed, printed[i])
+		if line := unlike(s.shown, printed[i]); line != "" {
+			t.Errorf("this did not print %q:\n%s\nbut:\n%s", line, s.typed, printed[i])
+		}
+	}
+	elsewhere(ctx, t, d.exports)
+}
+
+// short are the blocks of commands on other pages that need no more than a cluster with the operator in it.
+var short = regexp.MustCompile("(?ms)^ *```sh\n( *kubectl (?:create secret|apply -k) .*?)^ *```$")
+
+// elsewhere types what other pages tell to, each in a namespace of its own.
+func elsewhere(ctx context.Context, t *testing.T, exports []string) {
+	t.Helper()
+	var all []step
+	for i, page := range []string{"README.md", "docs/callbacks.md", "docs/connectorinstance.md", "docs/dashboards.md", "docs/sources.md"} {
+		text, err := os.ReadFile(filepath.Join(root, page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := short.FindAllSubmatch(text, -1)
+		if len(found) != 1 {
+			t.Errorf("%s has %d such blocks, not one", page, len(found))
+		}
+		for _, block := range found {
+			fresh := fmt.Sprintf("kubectl create namespace page-%d\nkubectl config set-context --current --namespace=page-%[1]d\n", i)
+			all = append(all, step{typed: fresh + string(block[1])})
+		}
+	}
+	typed(ctx, t, exports, all)
+}
+
+// mark goes before what each step prints.
+const mark = "-- step "
+
+// typed types all steps into one shell, the second terminal, and returns what each of them printed.
+func typed(ctx context.Context, t *testing.T, exports []string, all []step) []string {
+	t.Helper()
+	var script strings.Builder
+	script.WriteString(strings.Join(exports, "\n") + "\n")
+	for i, s := range all {
+		fmt.Fprintf(&script, "echo '%s%d'\n%s", mark, i, s.typed)
+	}
+	shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script.String())
+	shell.Dir, shell.Env = root, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	out, err := shell.CombinedOutput()
+	printed := strings.Split("\n"+string(out), "\n"+mark)[1:]
+	if err != nil {
+		last := max(len(printed)-1, 0)
+		t.Fatalf("%v, at:\n%s\n%s", err, all[last].typed, out)
+	}
+	for i := range printed {
+		_, printed[i], _ = strings.Cut(printed[i], "\n")
+	}
+	if len(printed) != len(all) {
+		t.Fatalf("%d steps were typed, and %d printed something", len(all), len(printed))
+	}
+	return printed
+}
