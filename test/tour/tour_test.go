@@ -178,7 +178,10 @@ func TestTour(t *testing.T) {
 // short are the blocks of commands on other pages that need no more than a cluster with the operator in it.
 var short = regexp.MustCompile("(?ms)^ *```sh\n( *kubectl (?:create secret|apply -k) .*?)^ *```$")
 
-// elsewhere types what other pages tell to, each in a namespace of its own.
+// manifests are blocks of whole objects, which the API server must take as they are.
+var manifests = regexp.MustCompile("(?ms)^```yaml\n(apiVersion: .*?)^```$")
+
+// elsewhere types what other pages tell to, each in a namespace of its own, and applies what they tell to apply.
 func elsewhere(ctx context.Context, t *testing.T, exports []string) {
 	t.Helper()
 	var all []step
@@ -194,6 +197,19 @@ func elsewhere(ctx context.Context, t *testing.T, exports []string) {
 		for _, block := range found {
 			fresh := fmt.Sprintf("kubectl create namespace page-%d\nkubectl config set-context --current --namespace=page-%[1]d\n", i)
 			all = append(all, step{typed: fresh + string(block[1])})
+		}
+	}
+	for _, page := range []string{"README.md", "docs/migration.md"} {
+		text, err := os.ReadFile(filepath.Join(root, page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := manifests.FindAllSubmatch(text, -1)
+		if len(found) == 0 {
+			t.Errorf("%s has no manifests", page)
+		}
+		for _, block := range found {
+			all = append(all, step{typed: "kubectl apply --dry-run=server --validate=strict -f - <<'END'\n" + string(block[1]) + "END\n"})
 		}
 	}
 	typed(ctx, t, exports, all)
