@@ -72,8 +72,8 @@ func rendered(t *testing.T, chart chart.Charter, with string) (*release.Release,
 	install := action.NewInstall(action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)))
 	install.DryRunStrategy, install.ReleaseName, install.Namespace = action.DryRunClient, "loads", stage.OperatorNamespace
 	var err error
-	// The oldest that the chart takes: policies of admission are in all from it on.
-	if install.KubeVersion, err = common.ParseKubeVersion("v1.30.0"); err != nil {
+	// The oldest that the chart takes: fields of custom resources can be selected by in all from it on.
+	if install.KubeVersion, err = common.ParseKubeVersion("v1.31.0"); err != nil {
 		t.Fatal(err)
 	}
 	made, err := install.Run(chart, values(t, with))
