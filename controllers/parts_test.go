@@ -456,7 +456,7 @@ func TestHeldWhenNobodyAsked(t *testing.T) {
 			h.eventually("it is held", func() (bool, string) {
 				receipts := h.receipts()
 				held := slices.ContainsFunc(receipts, func(r v1alpha1.BulkReceipt) bool { return isHeld(&r.Record) })
-				return held, fmt.Sprint(len(receipts))
+				return held, strconv.Itoa(len(receipts))
 			})
 			h.endpoint.normal()
 			h.waitReason(h.job("contacts", change), v1alpha1.ReasonComplete)
