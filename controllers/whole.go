@@ -30,6 +30,9 @@ const (
 	taskConclude task = "Conclude" // record how the whole ended
 )
 
+// wholeDelay is how soon a load that could claim a part, but for what is in its way, looks again.
+const wholeDelay = 5 * time.Second
+
 // wholeView is all that a decision about a whole depends on.
 type wholeView struct {
 	loadView
@@ -71,7 +74,9 @@ func (r *ReceiptReconciler) whole(ctx context.Context, receipt *v1alpha1.BulkRec
 	var h *held
 	switch {
 	case errors.As(err, &h):
-		return r.trouble(&v.loadView, h.verdict), nil
+		result := r.trouble(&v.loadView, h.verdict)
+		result.RequeueAfter = min(result.RequeueAfter, wholeDelay)
+		return result, nil
 	case errors.Is(err, errStale):
 		return requeue(recordingDelay, priorityFollow), nil
 	}
@@ -118,7 +123,7 @@ func decideWhole(v *wholeView) wholeStep {
 	case stop != (cause{}), next == 0:
 		return wait
 	case v.connector.elsewhere(&v.receipt.Record), v.connector.blocked != nil:
-		return wholeStep{do: taskWait, after: recheckDelay}
+		return wholeStep{do: taskWait, after: wholeDelay}
 	case running >= v.parallelism(job):
 		return wait
 	}
