@@ -28,7 +28,7 @@ import (
 const (
 	namespace = "observe"
 	patience  = 90 * time.Second
-	burst     = 24 // jobs that are made at once
+	burst     = 30 // jobs that are made at once
 	pause     = 25 * time.Second
 )
 
@@ -127,7 +127,7 @@ func (h *house) create(o client.Object) {
 	}
 }
 
-// furnish makes a connector that takes three requests a second, so that jobs stand in line for longer than the five seconds in
+// furnish makes a connector that takes two requests a second, so that jobs stand in line for longer than the five seconds in
 // which nothing is shown of them, another one whose key is wrong, and two jobs that stay: one waits, one needs somebody.
 func (h *house) furnish() {
 	h.t.Helper()
@@ -139,7 +139,7 @@ func (h *house) furnish() {
 		})
 		h.create(&v1alpha1.ConnectorInstance{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ConnectorInstanceSpec{
 			BaseURL: h.endpoint.URL(), CredentialsRef: v1alpha1.LocalReference{Name: name},
-			Limits: v1alpha1.ConnectorLimits{MaxConcurrentUploads: 1, RequestsPerSecond: 3},
+			Limits: v1alpha1.ConnectorLimits{MaxConcurrentUploads: 1, RequestsPerSecond: 2},
 		}})
 	}
 	h.send("nowhere", "company", "a\n1\n", 1)
