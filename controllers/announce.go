@@ -33,4 +33,5 @@ func (r *JobReconciler) announce(before, after *v1alpha1.BulkJob, said verdict) 
 	}
 	r.recorder.Eventf(after, nil, kind, said.reason, "Finish", "%s", truncate(said.message, maxNote))
 	r.operator.metrics.finished(after, said)
+	r.operator.tracing.ended(after, said, r.operator.now())
 }

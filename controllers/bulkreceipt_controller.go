@@ -50,7 +50,7 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	}
 	next := decideLoad(v)
 	log.FromContext(ctx).V(1).Info("Decided", "do", next.do, "reason", next.reason, "after", next.after)
-	result, err := r.act(ctx, v, connection, next)
+	result, err := r.act(r.operator.tracing.following(ctx, receipt), v, connection, next)
 	var h *held
 	switch {
 	case errors.As(err, &h):

@@ -148,7 +148,9 @@ func recorded(found *split.Division, limits split.Limits) *v1alpha1.Division {
 
 // readThrough reads a file to its end. It runs in the pool, on a context that ends only if it is to be cut.
 func (o *operator) readThrough(ctx context.Context, c *consignment, limits split.Limits) {
+	ctx, span := o.tracing.phase(ctx, journeyOf(c.job, c.receipt), spanDivide)
 	found, err := c.divide(ctx, limits)
+	endSpan(span, err)
 	if ctx.Err() != nil {
 		return // what was cut has found out nothing
 	}

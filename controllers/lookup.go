@@ -182,6 +182,7 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 		return requeue(time.Second, priorityFollow), nil
 	}
 	defer done()
+	ctx, span := r.operator.tracing.phase(ctx, journeyFrom(v.receipt), spanLookUp)
 	s, told := searchFor(v.receipt, connection), toldJob(v.receipt)
 	var seen sighting
 	var err error
@@ -190,6 +191,7 @@ func (r *ReceiptReconciler) lookUp(ctx context.Context, v *loadView, connection 
 	} else {
 		seen, err = lookUp(ctx, connection, s, v.connector.perSecond)
 	}
+	endSpan(span, err)
 	receipt := v.receipt.DeepCopy()
 	switch {
 	case len(seen.jobs) > 0: // whatever else could not be read

@@ -119,11 +119,11 @@ func (m *metrics) loadEnded(outcome v1alpha1.LoadOutcome, job *openconnectors.Jo
 	}
 }
 
-// instrument counts and times the requests of a transport.
+// instrument counts and times the requests of a transport, and lets them say which span they belong to.
 func (m *metrics) instrument(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(request *http.Request) (*http.Response, error) {
 		start, action := time.Now(), actionOf(request)
-		response, err := next.RoundTrip(request)
+		response, err := next.RoundTrip(propagate(request))
 		code := 0
 		if err == nil {
 			code = response.StatusCode

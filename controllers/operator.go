@@ -47,6 +47,7 @@ type operator struct {
 	lookups     quota // through endpoints' lists of jobs, by host
 	workers     int
 	metrics     *metrics
+	tracing     *tracing
 	patience    Patience
 	shard       *Shard
 	callback    *Callback

@@ -138,6 +138,7 @@ func (r *ReceiptReconciler) finish(ctx context.Context, v *loadView, connection 
 	}
 	r.operator.ended.note(receipt)
 	r.operator.metrics.loadEnded(record.Outcome, job, v.now)
+	r.operator.tracing.processed(receipt, v.now)
 	return ctrl.Result{}, nil
 }
 

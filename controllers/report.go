@@ -215,7 +215,9 @@ func (o *operator) writeReport(ctx context.Context, w *reportWriter) {
 		o.reports.note(w.job, w.receipt.Name, w.files, err, o.patience, o.now())
 		wake(o.jobEvents, w.job)
 	}()
+	ctx, span := o.tracing.phase(ctx, journeyFrom(w.receipt), spanReport)
 	err = w.write(ctx)
+	endSpan(span, err)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,8 +47,14 @@ func (o *operator) send(ctx context.Context, receipt *v1alpha1.BulkReceipt, nonc
 		return
 	}
 	defer o.process.see(key, func(l *load) { l.upload = nil })
-	logger := ctrl.Log.WithName("send").WithValues("receipt", key, "attempt", lastAttempt(receipt).Number, "nonce", nonce)
+	claim := lastAttempt(receipt)
+	logger := ctrl.Log.WithName("send").WithValues("receipt", key, "attempt", claim.Number, "nonce", nonce)
+	if claim.Number == 1 {
+		o.tracing.waited(journeyFrom(receipt), c.job, claim.At.Time)
+	}
+	ctx, span := o.tracing.phase(ctx, journeyFrom(receipt), spanUpload, trace.WithAttributes(attribute.Int("bulkjob.attempt", int(claim.Number))))
 	result := o.submit(ctx, c, receipt)
+	uploaded(span, &result)
 	if result.sent.Outcome == openconnectors.Accepted {
 		logger.Info("Accepted", "jobID", result.sent.Job.ID, "state", result.sent.Job.State, "bytes", result.sent.BytesSent, "rows", result.rows)
 	} else {

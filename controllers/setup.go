@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
@@ -62,6 +63,8 @@ type Options struct {
 	Shard *Shard
 	// Registry takes the metrics; nil: the manager's own.
 	Registry prometheus.Registerer
+	// Traces takes the spans, and is to choose ids as package tracing does; nil: there are none.
+	Traces trace.TracerProvider
 }
 
 // Patience is how long the operator waits before it believes the worst. A field
@@ -159,7 +162,8 @@ func newOperator(mgr ctrl.Manager, options Options, m *metrics) *operator {
 		reports:     reports{pool: upload.NewPool(maxReports, ctrl.Log.WithName("report"))},
 		plans:       plans{pool: upload.NewPool(maxPlans, ctrl.Log.WithName("plan"))},
 		divisions:   divisions{pool: upload.NewPool(maxDivisions, ctrl.Log.WithName("divide"))},
-		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, patience: patience, shard: options.Shard, callback: options.Callback, now: time.Now,
+		gates:       &upload.Gates{}, workers: options.Workers, metrics: m, tracing: newTracing(options.Traces), patience: patience,
+		shard: options.Shard, callback: options.Callback, now: time.Now,
 		jobEvents:       make(chan event.GenericEvent, eventBacklog),
 		receiptEvents:   make(chan event.GenericEvent, eventBacklog),
 		connectorEvents: make(chan event.GenericEvent, eventBacklog),

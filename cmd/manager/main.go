@@ -3,10 +3,14 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
+	"go.opentelemetry.io/otel"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
@@ -18,6 +22,7 @@ import (
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/controllers"
+	"bulkjob.dev/operator/internal/tracing"
 )
 
 // version is set by the build.
@@ -28,6 +33,7 @@ func main() {
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
 	ctrl.SetLogger(controllers.Discreet(zap.New(zap.UseFlagOptions(&logging))))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { ctrl.Log.WithName("tracing").Info("Cannot send spans", "error", err.Error()) }))
 	if err := run(o); err != nil {
 		ctrl.Log.Error(err, "The operator ended")
 		os.Exit(1)
@@ -38,6 +44,14 @@ func run(o *options) error {
 	settings, err := o.controllers()
 	if err != nil {
 		return err
+	}
+	traces, err := tracing.Start(context.Background(), "bulkjob-operator", version)
+	if err != nil {
+		return err
+	}
+	if traces != nil {
+		settings.Traces = traces
+		defer flush(traces)
 	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
@@ -63,6 +77,18 @@ func run(o *options) error {
 		return err
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// flushTimeout is how long the collector of traces is given to take the last ones.
+const flushTimeout = 5 * time.Second
+
+// flush sends the spans that are left. That a collector doesn't take them is no failure of the operator.
+func flush(traces *sdktrace.TracerProvider) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := traces.Shutdown(ctx); err != nil {
+		ctrl.Log.Info("Cannot send the last spans", "error", err.Error())
+	}
 }
 
 // manager is what the flags say about the manager.
