@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
-# Makes what a release consists of, in dist/release: both programs for each platform, with a software bill of materials
-# (CycloneDX) of each, the manifests, the Helm chart, and SHA256SUMS of all. The same commit, version, image and Go give the same bytes,
-# wherever it runs.
+# Makes what a release consists of, in dist/release: both programs and the archives of kubectl bulkjob, with a software bill of materials
+# (CycloneDX) of each, the manifests, the Helm chart, the krew manifest, and SHA256SUMS of all. The same commit, version, image and Go
+# give the same bytes, wherever it runs.
 #
 #   VERSION=v0.1.0      shown by the programs and in the bills; by default what git says
 #   IMG=registry/name   the operator's image in the manifests and the chart
+#   BASE_URL=https://…  the folder that the release will be downloaded from, in the krew manifest
 #   KUBECTL=kubectl     kubectl, for its kustomize
 #   CYCLONEDX=path      cyclonedx-gomod, as hack/tools/release pins it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export GOWORK=off CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false' LC_ALL=C
 
-readonly platforms=(linux/amd64 linux/arm64)
-readonly programs=(manager bulk-endpoint)
 readonly version=${VERSION:?} img=${IMG:?} kubectl=${KUBECTL:?} cyclonedx=${CYCLONEDX:?}
-readonly out=dist/release
+readonly out=dist/release base=${BASE_URL:-https://bulkjob.dev/releases/$version}
 
 say() { printf 'release: %s\n' "$*" >&2; }
 
@@ -29,17 +28,26 @@ bill() {
 	}
 }
 
+# build PROGRAM OS-ARCH: compiles it, and makes its bill.
+build() {
+	local file=$out/$1-$2
+	say "building $file"
+	GOOS=${2%-*} GOARCH=${2#*-} GOGC=off GOMEMLIMIT=5GiB \
+		go build -ldflags "-s -w -buildid= -X main.version=$version" -o "$file" "./cmd/$1"
+	bill "$file"
+}
+
 rm -rf "$out"
 mkdir -p "$out"
-for platform in "${platforms[@]}"; do
-	for program in "${programs[@]}"; do
-		file=$out/$program-${platform/\//-}
-		say "building $file"
-		GOOS=${platform%/*} GOARCH=${platform#*/} GOGC=off GOMEMLIMIT=5GiB \
-			go build -ldflags "-s -w -buildid= -X main.version=$version" -o "$file" "./cmd/$program"
-		bill "$file"
-	done
+for platform in linux-amd64 linux-arm64; do
+	build manager "$platform"
+	build bulk-endpoint "$platform"
 done
+for platform in $(sed -n 's|^ *uri: .*/kubectl-bulkjob-\(.*\)\.tar\.gz$|\1|p' config/krew/bulkjob.yaml); do
+	build kubectl-bulkjob "$platform"
+done
+say "packing the plugin"
+hack/krew.sh "$out" "$version" "$base"
 say "rendering the manifests and packing the chart"
 KUBECTL=$kubectl hack/manifests.sh "$out" "$img" "$version"
 (cd "$out" && sha256sum -- * >../SHA256SUMS && mv ../SHA256SUMS .)

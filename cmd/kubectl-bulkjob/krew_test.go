@@ -35,16 +35,22 @@ type plugin struct {
 	} `json:"spec"`
 }
 
-// TestKrewManifest holds the manifest to what krew asks for, and its platforms to those that Go builds for.
-func TestKrewManifest(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "config", "krew", "bulkjob.yaml"))
+// readManifest reads one as strictly as krew does.
+func readManifest(t *testing.T, path string) (text string, manifest plugin) {
+	t.Helper()
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var manifest plugin
-	if err := yaml.UnmarshalStrict(text, &manifest); err != nil {
+	if err := yaml.UnmarshalStrict(content, &manifest); err != nil {
 		t.Fatal(err)
 	}
+	return string(content), manifest
+}
+
+// TestKrewManifest holds the manifest to what krew asks for, and its platforms to those that Go builds for.
+func TestKrewManifest(t *testing.T) {
+	_, manifest := readManifest(t, filepath.Join(root, "config", "krew", "bulkjob.yaml"))
 	if manifest.APIVersion != "krew.googlecontainertools.github.com/v1alpha2" || manifest.Kind != "Plugin" || manifest.Metadata.Name != "bulkjob" {
 		t.Errorf("it is a %s of %s named %s", manifest.Kind, manifest.APIVersion, manifest.Metadata.Name)
 	}
