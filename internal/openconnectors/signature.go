@@ -37,7 +37,7 @@ func VerifySignature(key, body []byte, header string) error {
 		return fmt.Errorf("cannot find sha256= in %s: %w", HeaderWebhookSignature, ErrSignature)
 	}
 	sum, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	if err != nil {
+	if err != nil || strings.ContainsAny(encoded, "\r\n") { // a decoder passes over line ends, so that one signature would have many forms
 		return fmt.Errorf("cannot decode the base64 of %s: %w", HeaderWebhookSignature, ErrSignature)
 	}
 	if !hmac.Equal(sum, mac(key, body)) {

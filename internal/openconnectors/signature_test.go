@@ -45,6 +45,7 @@ func TestVerifySignatureRefuses(t *testing.T) {
 		"SHA1":       {"given up by the vendor", key, body, "sha1=3Zr0q5dSg0T7FP2Rcu6iqTSXDkI=", "sha1"},
 		"Hex":        {"it is base64", key, body, "sha256=418b6924289a277c22d2e68efef165d9ed4b23a542740119b22e23a20e48e741", "cannot verify"},
 		"NoPadding":  {"padded base64", key, body, strings.TrimRight(good, "="), "base64"},
+		"Broken":     {"in one line", key, body, good[:20] + "\n" + good[20:], "base64"},
 		"URLVariant": {"standard base64", key, body, "sha256=__-_", "base64"},
 		"Truncated":  {"a part isn't the whole", key, body, "sha256=AAAA", "cannot verify"},
 	}
