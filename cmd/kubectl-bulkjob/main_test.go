@@ -40,7 +40,7 @@ const (
 	dana, erik, nadia = "dana", "erik", "nadia"
 )
 
-// What all tests share. quick answers at once, slow takes its time, full has no room, and strict is a table, which refuses rows.
+// What all tests share. quick answers at once, slow takes its time, full has no room, and strict has tables, which refuse rows.
 var (
 	dir, bin string
 	cluster  *stage.ControlPlane
@@ -124,8 +124,10 @@ func startEndpoints(ctx context.Context) (started []*stage.Endpoint, err error) 
 		return nil, err
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, "create table account (id integer primary key, name text not null)"); err != nil {
-		return nil, err
+	for _, name := range []string{"account", "member"} {
+		if _, err := conn.Exec(ctx, "create table "+name+" (id integer primary key, name text not null)"); err != nil {
+			return nil, err
+		}
 	}
 	for _, e := range []struct {
 		endpoint       **stage.Endpoint

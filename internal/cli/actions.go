@@ -51,7 +51,7 @@ func (s *session) change(ctx context.Context, job *v1alpha1.BulkJob, spec map[st
 	return changed, s.explained(fmt.Sprintf("change BulkJob %q", job.Name), err)
 }
 
-// receiptOf is the receipt of a job; nil if it has none.
+// receiptOf is the receipt of a job, or of the part for which its load is held; nil if it has none.
 func (s *session) receiptOf(ctx context.Context, job *v1alpha1.BulkJob) (*v1alpha1.BulkReceipt, error) {
 	if job.Status.Receipt == "" {
 		return nil, nil //nolint:nilnil // to have none is no error
@@ -59,6 +59,9 @@ func (s *session) receiptOf(ctx context.Context, job *v1alpha1.BulkJob) (*v1alph
 	receipt := &v1alpha1.BulkReceipt{}
 	if err := s.client.Get(ctx, s.key(job.Status.Receipt), receipt); err != nil {
 		return nil, s.explained(fmt.Sprintf("get BulkReceipt %q", job.Status.Receipt), err)
+	}
+	if job.Status.Parts != nil && standing(job).Reason == v1alpha1.ReasonSubmissionUnknown && receipt.Record.Outcome != v1alpha1.LoadUnknown {
+		return s.heldPart(ctx, job)
 	}
 	return receipt, nil
 }

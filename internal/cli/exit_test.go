@@ -60,6 +60,8 @@ func TestEnded(t *testing.T) {
 		{"a dry run with errors", stood(v1alpha1.ReasonPlanRejected, v1alpha1.ConditionStalled, v1alpha1.ConditionSuspended), exitFailed, true},
 		{"rows failed", finishedBadly(v1alpha1.ReasonRowsFailed), exitRowsFailed, true},
 		{"rows are unaccounted for", finishedBadly(v1alpha1.ReasonCountMismatch), exitRowsFailed, true},
+		{"its canary failed", finishedBadly(v1alpha1.ReasonCanaryFailed), exitFailed, true},
+		{"a part failed", finishedBadly(v1alpha1.ReasonPartsFailed), exitFailed, true},
 		{"failed at the endpoint", finishedBadly(v1alpha1.ReasonRemoteFailed), exitFailed, true},
 		{"failed before", finishedBadly(v1alpha1.ReasonAlreadyFailed), exitFailed, true},
 		{"cancelled", finishedBadly(v1alpha1.ReasonCancelled), exitFailed, true},

@@ -74,12 +74,16 @@ func (s *session) failures(job *v1alpha1.BulkJob, o *output) error {
 		s.sayf("%s: no rows are known to have failed. %s", job.Name, render.Plain(said.Message))
 		return nil
 	}
-	var reasons, rows [][]string
+	var reasons [][]string
 	for _, r := range status.FailureReasons {
 		reasons = append(reasons, []string{render.Count(r.Rows), r.Reason})
 	}
-	for _, e := range status.RowErrors {
-		rows = append(rows, []string{number(e.Row), e.Reason})
+	found := make([]reportedRow, len(status.RowErrors))
+	for i, e := range status.RowErrors {
+		found[i] = reportedRow{Row: number(e.Row), Reason: e.Reason}
+		if status.Parts != nil {
+			found[i].Part = strconv.Itoa(int(e.Part))
+		}
 	}
 	if err := render.Table(s.Out, []string{"ROWS", "REASON"}, reasons); err != nil {
 		return err
@@ -87,7 +91,7 @@ func (s *session) failures(job *v1alpha1.BulkJob, o *output) error {
 	if _, err := io.WriteString(s.Out, "\n"); err != nil {
 		return fmt.Errorf("cannot print: %w", err)
 	}
-	if err := render.Table(s.Out, []string{"ROW", "REASON"}, rows); err != nil {
+	if err := printRows(s.Out, found); err != nil {
 		return err
 	}
 	if status.Report != nil {
@@ -105,6 +109,7 @@ func number(row *int64) string {
 
 // reportedRow is a row of a report.
 type reportedRow struct {
+	Part   string `json:"part,omitempty"` // empty unless the load went in parts; row is counted from the part's beginning
 	Row    string `json:"row"`
 	Reason string `json:"reason"`
 }
@@ -130,18 +135,29 @@ func (s *session) reported(ctx context.Context, job *v1alpha1.BulkJob, o *output
 	if o.structured() {
 		return o.value(s.Out, all)
 	}
-	rows := make([][]string, len(all))
-	for i, row := range all {
-		rows[i] = []string{row.Row, row.Reason}
-	}
-	return render.Table(s.Out, []string{"ROW", "REASON"}, rows)
+	return printRows(s.Out, all)
 }
 
-// readReport reads the rows of a report, which has at most maxReportBytes.
+// printRows prints rows as a table, with their parts if there are any.
+func printRows(out io.Writer, all []reportedRow) error {
+	header, rows := []string{"ROW", "REASON"}, make([][]string, len(all))
+	parts := len(all) > 0 && all[0].Part != ""
+	if parts {
+		header = []string{"PART", "ROW", "REASON"}
+	}
+	for i, row := range all {
+		if parts {
+			rows[i] = append(rows[i], row.Part)
+		}
+		rows[i] = append(rows[i], row.Row, row.Reason)
+	}
+	return render.Table(out, header, rows)
+}
+
+// readReport reads the rows of a report, which has at most maxReportBytes. That of a load in parts has one column more, the first.
 func readReport(content io.Reader) ([]reportedRow, error) {
 	left := &io.LimitedReader{R: content, N: maxReportBytes + 1}
 	lines := csv.NewReader(left)
-	lines.FieldsPerRecord = 2
 	var all []reportedRow
 	for header := true; ; header = false {
 		fields, err := lines.Read()
@@ -152,10 +168,16 @@ func readReport(content io.Reader) ([]reportedRow, error) {
 			return all, nil
 		case err != nil:
 			return nil, fmt.Errorf("cannot read the report: %w", err)
+		case len(fields) != 2 && (len(fields) != 3 || header && fields[0] != "part"):
+			return nil, errors.New("cannot read the report: its columns are not those of one; use -o csv")
 		case header:
 			continue
 		}
-		all = append(all, reportedRow{fields[0], fields[1]})
+		row := reportedRow{Row: fields[len(fields)-2], Reason: fields[len(fields)-1]}
+		if len(fields) == 3 {
+			row.Part = fields[0]
+		}
+		all = append(all, row)
 	}
 }
 

@@ -161,11 +161,17 @@ func TestPolicy(t *testing.T) {
 
 func TestReadReport(t *testing.T) {
 	rows, err := readReport(strings.NewReader("row,reason\n2,\"no, not so\"\n,later\n"))
-	if diff := cmp.Diff([]reportedRow{{"2", "no, not so"}, {"", "later"}}, rows); diff != "" || err != nil {
+	if diff := cmp.Diff([]reportedRow{{Row: "2", Reason: "no, not so"}, {Reason: "later"}}, rows); diff != "" || err != nil {
 		t.Errorf("rows (-want +got):\n%s(%v)", diff, err)
 	}
+	rows, err = readReport(strings.NewReader("part,row,reason\n2,3,\"no, not so\"\n12,,later\n"))
+	if diff := cmp.Diff([]reportedRow{{"2", "3", "no, not so"}, {"12", "", "later"}}, rows); diff != "" || err != nil {
+		t.Errorf("rows of parts (-want +got):\n%s(%v)", diff, err)
+	}
 	for reason, content := range map[string]string{
-		"a column too many":    "row,reason,data\n1,2,3\n",
+		"another column":       "row,reason,data\n1,2,3\n",
+		"a column too many":    "part,row,reason,data\n1,2,3,4\n",
+		"a column too few":     "row\n1\n",
 		"a quote without end":  "row,reason\n1,\"\n",
 		"more than memory has": "row,reason\n1,\"" + strings.Repeat("x", maxReportBytes),
 	} {
@@ -177,6 +183,7 @@ func TestReadReport(t *testing.T) {
 
 func FuzzReadReport(f *testing.F) {
 	f.Add("row,reason\n1,x\n")
+	f.Add("part,row,reason\n1,2,x\n")
 	f.Add("\"\n")
 	f.Fuzz(func(t *testing.T, content string) {
 		rows, err := readReport(strings.NewReader(content))

@@ -37,7 +37,8 @@ func retryOf(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt, now time.Time
 	case v1alpha1.ReasonSentTwice, v1alpha1.ReasonLoadedElsewhere, v1alpha1.ReasonReceiptConflict, v1alpha1.ReasonUnknownState:
 		return again{}, fmt.Errorf("cannot retry %s: %s needs a person; see the runbook in docs/operations.md", job.Name, reason)
 	case v1alpha1.ReasonRowsFailed, v1alpha1.ReasonCountMismatch, v1alpha1.ReasonRemoteFailed, v1alpha1.ReasonRemoteForgot, v1alpha1.ReasonCancelled,
-		v1alpha1.ReasonAlreadyFailed, v1alpha1.ReasonDeadline, v1alpha1.ReasonBackoffLimit, v1alpha1.ReasonAbandoned:
+		v1alpha1.ReasonAlreadyFailed, v1alpha1.ReasonDeadline, v1alpha1.ReasonBackoffLimit, v1alpha1.ReasonAbandoned,
+		v1alpha1.ReasonCanaryFailed, v1alpha1.ReasonPartsFailed, v1alpha1.ReasonSourceChanged: // the last one of loads in parts
 		return again{spec: map[string]any{"sendToken": newToken(now), "cancel": nil}, risk: risk(job, receipt)}, nil
 	}
 	return again{}, fmt.Errorf("cannot retry %s: nothing was sent (%s). It goes on by itself once its cause is removed", job.Name, reason)
@@ -55,7 +56,7 @@ func risk(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) string {
 	if job.Spec.Action == v1alpha1.ActionUpsert {
 		return written + ". Sent again, rows that are there are written over"
 	}
-	return written + ". Sent again, rows that are there ARE THERE TWICE (kubectl bulkjob repair loads only those that failed)"
+	return written + ". Sent again, rows that are there ARE THERE TWICE (kubectl bulkjob repair loads only what is missing)"
 }
 
 // resend is the decision to send a load again of which nobody knows whether the endpoint took it.
@@ -68,7 +69,11 @@ func resend(job *v1alpha1.BulkJob, receipt *v1alpha1.BulkReceipt) (again, error)
 	if job.Spec.Action == v1alpha1.ActionUpsert {
 		what = "then its rows are written over"
 	}
-	return again{spec: spec, risk: "the endpoint may have taken it; " + what + ". Look there first; if it did, kubectl bulkjob resolve " +
+	it := "it"
+	if receipt.Spec.Part != nil {
+		it = fmt.Sprintf("part %d of it", receipt.Spec.Part.Number)
+	}
+	return again{spec: spec, risk: "the endpoint may have taken " + it + "; " + what + ". Look there first; if it did, kubectl bulkjob resolve " +
 		job.Name + " --adopt ID follows its job"}, nil
 }
 

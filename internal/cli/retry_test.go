@@ -22,6 +22,11 @@ func recorded(outcome v1alpha1.LoadOutcome, attempts ...int32) *v1alpha1.BulkRec
 	return receipt
 }
 
+func part(number int32, receipt *v1alpha1.BulkReceipt) *v1alpha1.BulkReceipt {
+	receipt.Spec.Part = &v1alpha1.PartReference{Of: receiptName, Number: number}
+	return receipt
+}
+
 func upserts(job *v1alpha1.BulkJob) *v1alpha1.BulkJob {
 	job.Spec.Action, job.Spec.KeyField = v1alpha1.ActionUpsert, "email"
 	return job
@@ -57,6 +62,11 @@ func TestRetryOf(t *testing.T) {
 		{name: "no receipt", reason: "what isn't known may be the worst", job: finishedBadly(v1alpha1.ReasonBackoffLimit), spec: token, risk: twice},
 		{name: "rows failed", reason: "the others are written", job: counting(finishedBadly(v1alpha1.ReasonRowsFailed), 1000, 3), receipt: recorded(v1alpha1.LoadSucceeded, 1), spec: token, risk: "1,000 were processed, of which 3 failed"},
 		{name: "failed at the endpoint", reason: "some rows may be written", job: finishedBadly(v1alpha1.ReasonRemoteFailed), receipt: recorded(v1alpha1.LoadFailed, 1), spec: token, risk: twice},
+		{name: "canary failed", reason: "its other rows are written", job: counting(finishedBadly(v1alpha1.ReasonCanaryFailed), 50, 3), receipt: recorded(v1alpha1.LoadFailed), spec: token, risk: "50 were processed, of which 3 failed"},
+		{name: "a part failed", reason: "others are loaded", job: finishedBadly(v1alpha1.ReasonPartsFailed), receipt: recorded(v1alpha1.LoadFailed), spec: token, risk: twice},
+		{name: "the canary was refused", reason: "no part was taken", job: finishedBadly(v1alpha1.ReasonCanaryFailed), receipt: recorded(v1alpha1.LoadNeverAccepted), spec: token, risk: "-"},
+		{name: "overwritten between parts", reason: "it does not go on by itself", job: finishedBadly(v1alpha1.ReasonSourceChanged), receipt: recorded(v1alpha1.LoadFailed), spec: token, risk: twice},
+		{name: "a part is held", reason: "it is what is decided about", job: stuck(v1alpha1.ReasonSubmissionUnknown), receipt: part(3, recorded(v1alpha1.LoadUnknown, 1)), spec: map[string]any{"resolve": map[string]any{"attempt": receiptName + ".1", "action": "Resend", "jobID": nil}}, risk: "may have taken part 3 of it"},
 		{name: "upsert", reason: "an upsert doubles nothing", job: upserts(finishedBadly(v1alpha1.ReasonRemoteFailed)), receipt: recorded(v1alpha1.LoadFailed, 1), spec: token, risk: "are written over"},
 		{name: "held", reason: "the last attempt is decided about", job: stuck(v1alpha1.ReasonSubmissionUnknown), receipt: recorded(v1alpha1.LoadUnknown, 1, 2), spec: map[string]any{"resolve": map[string]any{"attempt": receiptName + ".2", "action": "Resend", "jobID": nil}}, risk: twice},
 		{name: "held without a receipt", reason: "no attempt can be named", job: stuck(v1alpha1.ReasonSubmissionUnknown), refusal: "its receipt cannot be read"},

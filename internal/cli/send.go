@@ -31,6 +31,7 @@ type loading struct {
 	batchSize                      int32
 	parameters                     map[string]string
 	secret, unlisted               bool
+	parts                          dividing
 }
 
 func (l *loading) flags(cmd *cobra.Command) {
@@ -46,6 +47,7 @@ func (l *loading) flags(cmd *cobra.Command) {
 	f.StringVar(&l.sendToken, "send-token", "", "Any text: another one sends the same content once more")
 	f.BoolVar(&l.unlisted, "unlisted", false, "Send even if the connector does not list the object")
 	f.BoolVar(&l.secret, "secret", false, "Keep the file in a Secret, not in a ConfigMap: for people's data")
+	l.parts.flags(cmd)
 }
 
 // waiting is what the flags say about the end of a load.
@@ -75,7 +77,8 @@ func (a *app) send() *cobra.Command {
 		Long: `Stores the file where the operator finds it (a ConfigMap, or the connector's staging folder if it is larger than 1 MiB), and
 applies a BulkJob that names it. The same file for the same object is one load, however often it is sent.`,
 		Example: `  kubectl bulkjob send contacts.csv --connector crm-db --object contact --wait
-  kubectl bulkjob send contacts.csv --connector crm-db --object contact --key email --secret`,
+  kubectl bulkjob send contacts.csv --connector crm-db --object contact --key email --secret
+  kubectl bulkjob send contacts.csv --connector crm-db --object contact --canary 50 --split-rows 50000 --parallelism 2`,
 		Args: argument("FILE"),
 	}
 	l.flags(cmd)
@@ -107,7 +110,7 @@ func (l *loading) check() error {
 	case l.format != "" && l.format != string(v1alpha1.FormatCSV) && l.format != string(v1alpha1.FormatJSON):
 		return misused("cannot use format %q: it is CSV or JSON", l.format)
 	}
-	return nil
+	return l.parts.check()
 }
 
 func (s *session) send(ctx context.Context, path string, l *loading, name string, w *waiting, o *output) error {
@@ -130,6 +133,9 @@ func (s *session) prepare(ctx context.Context, path string, l *loading) (*v1alph
 		return nil, nil, nil, err
 	}
 	f.format = cmp.Or(v1alpha1.Format(l.format), f.format)
+	if l.parts.asked() && f.format != v1alpha1.FormatCSV {
+		return nil, nil, nil, misused("cannot send %s in parts: its format is %s, and only CSV is divided", path, f.format)
+	}
 	connector, err := s.connector(ctx, l.connector)
 	if err == nil && !l.unlisted {
 		err = knows(connector, l.object)
@@ -174,6 +180,7 @@ func (l *loading) spec(f *file) *v1alpha1.BulkJobSpec {
 		}
 		spec.Parameters[name] = v1alpha1.ParameterValue(value)
 	}
+	l.parts.into(spec)
 	if l.report != "" {
 		spec.Report = &v1alpha1.Report{ConfigMap: &v1alpha1.LocalReference{Name: l.report}, RepairFile: true}
 	}
@@ -224,7 +231,7 @@ func (s *session) taken(ctx context.Context, f *file, name string) (*place, erro
 	if err := s.client.Get(ctx, s.key(name), job); err != nil {
 		return nil, s.explained(fmt.Sprintf("get BulkJob %q", name), client.IgnoreNotFound(err))
 	}
-	if job.Status.JobID == "" || job.Labels[labelManagedBy] != manager || job.Spec.Source.SHA256 != f.sha256 {
+	if job.Status.JobID == "" && job.Status.Parts == nil || job.Labels[labelManagedBy] != manager || job.Spec.Source.SHA256 != f.sha256 {
 		return nil, nil //nolint:nilnil // that it was not taken is no error
 	}
 	return &place{source: job.Spec.Source}, nil
@@ -320,7 +327,7 @@ func summary(job *v1alpha1.BulkJob) string {
 	switch {
 	case !over:
 		next = []string{"watch"}
-	case code == exitRowsFailed:
+	case code == exitRowsFailed, said.Reason == v1alpha1.ReasonCanaryFailed, said.Reason == v1alpha1.ReasonPartsFailed:
 		next = []string{"errors", "repair"}
 	case code == exitHeld:
 		next = []string{"resolve"}

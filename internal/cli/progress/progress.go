@@ -88,18 +88,18 @@ func (m *Meter) Bar(now time.Time, columns int) string {
 	if m.job == nil {
 		return ""
 	}
-	parts := []string{m.word()}
+	words := []string{m.word()}
 	if done, total := m.measure(); total > 0 {
-		parts = append(parts, bar(done, total))
+		words = append(words, bar(done, total))
 	}
-	parts = append(parts, m.figures()...)
+	words = append(words, m.figures()...)
 	if left := m.left(now); left != "" {
-		parts = append(parts, "ETA "+left)
+		words = append(words, "ETA "+left)
 	}
-	if len(parts) == 1 {
-		parts = append(parts, render.Plain(m.ready().Message))
+	if len(words) == 1 {
+		words = append(words, render.Plain(m.ready().Message))
 	}
-	return cut(strings.Join(parts, "  "), max(columns-1, minWidth))
+	return cut(strings.Join(words, "  "), max(columns-1, minWidth))
 }
 
 // Line is a line for a log, without a line end; empty if there is nothing new to say.
@@ -143,11 +143,14 @@ func (m *Meter) ready() metav1.Condition {
 	return metav1.Condition{}
 }
 
-// measure is how much of how much is done: rows at the endpoint, or bytes on their way there; 0 of 0 where neither is known.
+// measure is how much of how much is done: parts that have ended, or rows at the endpoint, or bytes on their way there; 0 of 0 where none
+// is known. The rows of a load in parts tell nothing of its whole, since those of parts to come are not among them.
 func (m *Meter) measure() (done, total int64) {
 	upload := m.job.Status.Upload
 	rows, known := processed(m.job)
-	switch {
+	switch parts := m.job.Status.Parts; {
+	case parts != nil:
+		return int64(parts.Succeeded) + int64(parts.Failed), int64(parts.Total)
 	case known && m.job.Status.Rows.Sent != nil:
 		return rows, *m.job.Status.Rows.Sent
 	case m.uploads() && upload.BytesTotal != nil:
@@ -163,8 +166,12 @@ func (m *Meter) uploads() bool { return m.job.Status.Upload != nil && m.job.Stat
 func (m *Meter) figures() []string {
 	var all []string
 	rows, known := processed(m.job)
+	parts := m.job.Status.Parts
+	if parts != nil {
+		all = append(all, "parts "+parts.Summary)
+	}
 	switch {
-	case known && m.job.Status.Rows.Sent != nil:
+	case known && parts == nil && m.job.Status.Rows.Sent != nil:
 		all = append(all, fmt.Sprintf("%s of %s rows", render.Count(rows), render.Count(*m.job.Status.Rows.Sent)))
 	case known:
 		all = append(all, render.Count(rows)+" rows")
@@ -190,7 +197,7 @@ func (m *Meter) left(now time.Time) string {
 	if m.uploads() {
 		at = m.job.Status.Upload.EstimatedCompletionTime
 	}
-	if at == nil && m.rate() > 0 {
+	if at == nil && m.job.Status.Parts == nil && m.rate() > 0 {
 		if done, total := m.measure(); done < total {
 			at = &metav1.Time{Time: m.last.at.Add(time.Duration(float64(total-done) / m.rate() * float64(time.Second)))}
 		}

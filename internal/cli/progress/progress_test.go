@@ -3,6 +3,7 @@ package progress
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,15 @@ func running(sent, processed, failed int64) *v1alpha1.BulkJob {
 		if sent == 0 {
 			s.Rows.Sent = nil
 		}
+	})
+}
+
+// inParts is a job in 20 parts, of which some are loaded and one has failed, and whose rows were taken at the start.
+func inParts(loaded int32, processed int64) *v1alpha1.BulkJob {
+	return under(v1alpha1.ReasonSendingParts, "", func(s *v1alpha1.BulkJobStatus) {
+		*s = running(processed+50, processed, 0).Status
+		s.JobID, s.Conditions[0].Reason = "", v1alpha1.ReasonSendingParts
+		s.Parts = &v1alpha1.PartsStatus{Summary: fmt.Sprintf("%d/20", loaded), Total: 20, Succeeded: loaded, Failed: 1, Running: 2}
 	})
 }
 
@@ -113,6 +123,26 @@ func TestMeter(t *testing.T) {
 				s.JobID = "8"
 			})}},
 			bar: "RUNNING  [====>                   ]  20 %  20 of 100 rows  1.0 rows/s  ETA 1m20s", line: "RUNNING, 20 of 100 rows, 1.0 rows/s, ETA 1m20s",
+		},
+		{
+			name: "parts", reason: "parts are the whole; the rows of those sent are not", seen: []sight{{10, inParts(3, 2_000)}}, now: 10, columns: wide,
+			bar: "SendingParts  [====>                   ]  20 %  parts 3/20  2,000 rows  200 rows/s", line: "SendingParts, parts 3/20, 2,000 rows, 200 rows/s",
+		},
+		{
+			name: "told estimate of parts", reason: "the operator knows all rows", columns: wide, now: 20,
+			seen: []sight{{10, under(v1alpha1.ReasonSendingParts, "", func(s *v1alpha1.BulkJobStatus) {
+				*s = inParts(4, 2_000).Status
+				s.EstimatedCompletionTime = &metav1.Time{Time: at(80)}
+			})}},
+			bar: "SendingParts  [======>                 ]  25 %  parts 4/20  2,000 rows  200 rows/s  ETA 1m0s", line: "SendingParts, parts 4/20, 2,000 rows, 200 rows/s, ETA 1m0s",
+		},
+		{
+			name: "first part", reason: "nothing was taken yet", columns: wide,
+			seen: []sight{{0, under(v1alpha1.ReasonSending, "", func(s *v1alpha1.BulkJobStatus) {
+				*s = sending(2_500_000, 10_000_000).Status
+				s.Parts = &v1alpha1.PartsStatus{Summary: "0/20", Total: 20, Running: 1}
+			})}},
+			bar: "Sending  [>                       ]   0 %  parts 0/20  2.5 MB of 10.0 MB sent", line: "Sending, parts 0/20, 2.5 MB of 10.0 MB sent",
 		},
 		{
 			name: "told estimate", reason: "the operator knows more of the rate", columns: wide, now: 20,

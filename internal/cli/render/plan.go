@@ -78,6 +78,9 @@ func (p *Planned) facts() [][2]string {
 	if rows := p.Plan.Rows; rows != nil {
 		add("rows", Count(*rows))
 	}
+	if parts := p.Plan.Parts; parts != nil {
+		add("parts", Count(int64(*parts)))
+	}
 	if columns := p.Plan.Columns; columns != nil {
 		add("columns", Count(int64(*columns)))
 	}

@@ -57,12 +57,12 @@ func TestTable(t *testing.T) {
 }
 
 func rejected() *Planned {
-	rows, columns, size, seconds := int64(100_000), int32(7), int64(12_345_678), int64(95)
+	rows, parts, columns, size, seconds := int64(100_000), int32(20), int32(7), int64(12_345_678), int64(95)
 	return &Planned{
 		Name: "contacts.csv", Object: "contact", Connector: "crm-db", Rejected: true,
 		Verdict: "dry run: 1 error and 1 warning in status.plan; nothing was sent",
 		Plan: &v1alpha1.Plan{
-			Time: metav1.Unix(0, 0), Receipt: "br-" + strings.Repeat("a", 52), Rows: &rows, Columns: &columns, EstimatedSeconds: &seconds,
+			Time: metav1.Unix(0, 0), Receipt: "br-" + strings.Repeat("a", 52), Rows: &rows, Parts: &parts, Columns: &columns, EstimatedSeconds: &seconds,
 			Source: &v1alpha1.SourceStatus{SHA256: strings.Repeat("0", 64), Bytes: &size},
 			Findings: []v1alpha1.PlanFinding{
 				{Severity: v1alpha1.PlanError, Reason: "FieldUnknown", Message: `column "e_mail|<b>" is no field of contact; did you mean "email"?`},
