@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -228,6 +230,94 @@ func (n *nextParts) whole(part string) (types.NamespacedName, bool) {
 	defer n.mu.Unlock()
 	whole, found := n.wholes[part]
 	return whole, found
+}
+
+// stranded are those that wait for a connector that they cannot use, until it is asked who it is, and answers. Losing one costs the
+// time until it looks again by itself.
+type stranded struct{ jobs, loads waitlist }
+
+// waitlist says who waits for which connector.
+type waitlist struct {
+	mu         sync.Mutex
+	connectors map[types.NamespacedName]types.NamespacedName           // by who waits
+	waiting    map[types.NamespacedName]sets.Set[types.NamespacedName] // by connector
+}
+
+// add notes that somebody waits for a connector, and for no other.
+func (w *waitlist) add(who, connector types.NamespacedName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drop(who)
+	if w.connectors == nil {
+		w.connectors, w.waiting = map[types.NamespacedName]types.NamespacedName{}, map[types.NamespacedName]sets.Set[types.NamespacedName]{}
+	}
+	if w.waiting[connector] == nil {
+		w.waiting[connector] = sets.New[types.NamespacedName]()
+	}
+	w.waiting[connector].Insert(who)
+	w.connectors[who] = connector
+}
+
+// remove forgets one that is gone.
+func (w *waitlist) remove(who types.NamespacedName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drop(who)
+}
+
+func (w *waitlist) drop(who types.NamespacedName) {
+	connector, found := w.connectors[who]
+	if !found {
+		return
+	}
+	delete(w.connectors, who)
+	if w.waiting[connector].Delete(who).Len() == 0 {
+		delete(w.waiting, connector)
+	}
+}
+
+// rescue are those that waited for a connector. They wait no longer.
+func (w *waitlist) rescue(connector types.NamespacedName) []types.NamespacedName {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.waiting[connector].UnsortedList()
+	for _, who := range all {
+		w.drop(who)
+	}
+	return all
+}
+
+// reach is the connector of a load as decisions see it. A load that cannot use it is woken once the connector has answered.
+func (o *operator) reach(ctx context.Context, receipt *v1alpha1.BulkReceipt) (connectorView, *connection, error) {
+	connector := types.NamespacedName{Namespace: receipt.Namespace, Name: receipt.Record.ConnectorRef.Name}
+	v, found, err := o.view(ctx, connector.Namespace, connector.Name)
+	if err != nil || v.blocked == nil && !v.elsewhere(&receipt.Record) {
+		return v, found, err
+	}
+	o.stranded.loads.add(client.ObjectKeyFromObject(receipt), connector)
+	return o.view(ctx, connector.Namespace, connector.Name) // it may have answered before that was noted
+}
+
+// connectFor is connect for a job, which is woken once a connector has answered that it cannot use.
+func (o *operator) connectFor(ctx context.Context, job *v1alpha1.BulkJob) (*v1alpha1.ConnectorInstance, *connection, error) {
+	connector := types.NamespacedName{Namespace: job.Namespace, Name: job.Spec.ConnectorRef.Name}
+	ci, found, err := o.connect(ctx, connector.Namespace, connector.Name)
+	if _, waits := errors.AsType[*held](err); !waits {
+		return ci, found, err
+	}
+	o.stranded.jobs.add(client.ObjectKeyFromObject(job), connector)
+	return o.connect(ctx, connector.Namespace, connector.Name) // it may have answered before that was noted
+}
+
+// answered wakes all that waited for a connector. Its status may have said all the time that it can be used, if this process has
+// only just begun, and of loads its watchers know nothing.
+func (o *operator) answered(connector types.NamespacedName) {
+	for _, job := range o.stranded.jobs.rescue(connector) {
+		wake(o.jobEvents, named[v1alpha1.BulkJob](job))
+	}
+	for _, load := range o.stranded.loads.rescue(connector) {
+		wake(o.receiptEvents, named[v1alpha1.BulkReceipt](load))
+	}
 }
 
 // quota bounds how many do something at once, by key.

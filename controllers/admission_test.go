@@ -1,16 +1,25 @@
 package controllers
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/source"
+	"bulkjob.dev/operator/internal/upload"
 )
 
 // A new job is sent at once, however many running ones wait for a poll.
@@ -125,6 +134,148 @@ func TestKeptContent(t *testing.T) {
 	}
 	if w.kept != 0 {
 		t.Errorf("%d bytes are kept for nobody", w.kept)
+	}
+}
+
+func TestWaitlist(t *testing.T) {
+	named := func(name string) types.NamespacedName { return types.NamespacedName{Namespace: "crm", Name: name} }
+	for _, tc := range []struct {
+		reason string
+		do     func(*waitlist)
+		want   []types.NamespacedName // of those that wait for the connector db
+	}{
+		{"nobody waits", func(*waitlist) {}, nil},
+		{"one waits, whatever how often it says so", func(w *waitlist) { w.add(named("a"), named("db")); w.add(named("a"), named("db")) }, []types.NamespacedName{named("a")}},
+		{"two wait", func(w *waitlist) { w.add(named("b"), named("db")); w.add(named("a"), named("db")) }, []types.NamespacedName{named("a"), named("b")}},
+		{"one waits for another connector by now", func(w *waitlist) { w.add(named("a"), named("db")); w.add(named("a"), named("files")) }, nil},
+		{"one is gone", func(w *waitlist) {
+			w.add(named("a"), named("db"))
+			w.add(named("b"), named("db"))
+			w.remove(named("a"))
+		}, []types.NamespacedName{named("b")}},
+		{"one is gone that never waited", func(w *waitlist) { w.remove(named("a")) }, nil},
+	} {
+		var w waitlist
+		tc.do(&w)
+		got := w.rescue(named("db"))
+		slices.SortFunc(got, func(a, b types.NamespacedName) int { return strings.Compare(a.Name, b.Name) })
+		if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+		}
+		w.rescue(named("files"))
+		if more := w.rescue(named("db")); len(more) > 0 || len(w.connectors) > 0 || len(w.waiting) > 0 {
+			t.Errorf("%s: who was told waits on: %v, %v", tc.reason, w.connectors, w.waiting)
+		}
+	}
+}
+
+// Whatever looked for a connector in vain is woken when that has answered, once.
+func TestAnsweredConnectorWakesWhoWaits(t *testing.T) {
+	whole := openReceipt(func(r *v1alpha1.BulkReceipt) {
+		r.Record.Attempts = nil
+		r.Record.Division = &v1alpha1.Division{Parts: []v1alpha1.PartStart{{Row: 1}, {Row: 2}}, Rows: 2}
+	})
+	inDoubt := openReceipt(func(r *v1alpha1.BulkReceipt) { r.Record.Outcome = v1alpha1.LoadUnknown })
+	taken := openReceipt(func(r *v1alpha1.BulkReceipt) { r.Record.JobID = "7" })
+	for _, tc := range []struct {
+		reason string
+		look   func(o *operator) error
+		loads  int
+		jobs   int
+	}{
+		{"a load that is to be sent", func(o *operator) error { return o.lookAt(t, openReceipt()) }, 1, 0},
+		{"a load that runs", func(o *operator) error { return o.lookAt(t, taken) }, 1, 0},
+		{"a load that is held", func(o *operator) error { return o.lookAt(t, inDoubt) }, 1, 0},
+		{"a load in parts, the next of which is to be claimed", func(o *operator) error { return o.lookAt(t, whole) }, 1, 0},
+		{"a load that is gone", func(o *operator) error {
+			return errors.Join(o.lookAt(t, openReceipt()), (&ReceiptReconciler{Client: o.client, operator: o}).gone(client.ObjectKeyFromObject(openReceipt())))
+		}, 0, 0},
+		{"a job whose content is to be found", func(o *operator) error {
+			job := newJob("contacts")
+			job.Namespace = "n"
+			_, err := o.identify(t.Context(), job)
+			if _, waits := errors.AsType[*held](err); !waits {
+				return fmt.Errorf("it does not wait: %w", err)
+			}
+			return nil
+		}, 0, 1},
+	} {
+		o := guarded(t)
+		o.pool = upload.NewPool(1, logr.Discard())
+		if err := tc.look(o); err != nil {
+			t.Errorf("%s: %v", tc.reason, err)
+		}
+		for len(o.receiptEvents) > 0 {
+			<-o.receiptEvents
+		}
+		for range 2 {
+			o.answered(types.NamespacedName{Namespace: "n", Name: "crm-db"})
+		}
+		if len(o.receiptEvents) != tc.loads || len(o.jobEvents) != tc.jobs {
+			t.Errorf("%s: %d loads and %d jobs were woken, want %d and %d", tc.reason, len(o.receiptEvents), len(o.jobEvents), tc.loads, tc.jobs)
+		}
+	}
+}
+
+// lookAt has a load looked at whose connector is not there.
+func (o *operator) lookAt(t *testing.T, receipt *v1alpha1.BulkReceipt) error {
+	t.Helper()
+	r := &ReceiptReconciler{Client: o.client, operator: o}
+	if receipt.Record.Division != nil {
+		_, err := r.whole(t.Context(), receipt)
+		return err
+	}
+	v, _, err := r.view(t.Context(), receipt)
+	if err == nil && v.connector.blocked == nil {
+		t.Error("its connector can be used")
+	}
+	return err
+}
+
+// What stands while its connector cannot be used goes on as soon as it can, and not when it would have looked again by itself.
+func TestGoesOnWithTheConnector(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		reason string
+		change func(*v1alpha1.BulkJob)
+		before func(h *house)
+		rests  string // requests that end with the connector
+	}{
+		{"a load that runs", func(*v1alpha1.BulkJob) {}, (*house).running, "GET /bulk/"},
+		{"a part that runs", inParts(2, 1), (*house).running, "GET /bulk/"},
+		{
+			"a file that is to be sent again", func(*v1alpha1.BulkJob) {},
+			func(h *house) {
+				h.endpoint.answer(http.MethodPost, "/contact", http.StatusTooManyRequests, "slow down")
+			}, "POST /bulk/",
+		},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, func(o *Options) { o.Patience.Retry = 100 * time.Millisecond })
+			ci := h.ready()
+			h.configMap("contacts", rowsCSV(4))
+			tc.before(h)
+			job := h.job("contacts", tc.change)
+			h.eventually("it is under way", func() (bool, string) { return h.endpoint.count(tc.rests) > 0, "no request" })
+			update(h, ci, func(ci *v1alpha1.ConnectorInstance) { ci.Spec.Suspend = true })
+			h.waitReason(job, v1alpha1.ReasonConnectorSuspended)
+			h.calm()
+			h.endpoint.normal()
+			h.done()
+			before := h.endpoint.count(tc.rests)
+			h.holds("nothing is asked of the connector", func() (bool, string) {
+				n := h.endpoint.count(tc.rests)
+				return n == before, strconv.Itoa(n)
+			})
+			begin := time.Now()
+			update(h, ci, func(ci *v1alpha1.ConnectorInstance) { ci.Spec.Suspend = false })
+			h.waitReason(job, v1alpha1.ReasonComplete)
+			if took := time.Since(begin); took > recheckDelay/2 {
+				t.Errorf("it went on after %s", took)
+			}
+			h.eachOnce(4)
+		})
 	}
 }
 

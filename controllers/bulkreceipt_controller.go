@@ -25,14 +25,10 @@ type ReceiptReconciler struct {
 // Reconcile takes one load one step further.
 func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	receipt := &v1alpha1.BulkReceipt{}
-	if err := r.Get(ctx, req.NamespacedName, receipt); err != nil {
-		if apierrors.IsNotFound(err) && !r.operator.shard.Owns(req.Namespace) {
-			return ctrl.Result{}, r.operator.letGo(req.NamespacedName)
-		}
-		if apierrors.IsNotFound(err) && !r.operator.pool.Running(req.String()) {
-			r.operator.process.lost(req.NamespacedName)
-		}
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	if err := r.Get(ctx, req.NamespacedName, receipt); apierrors.IsNotFound(err) {
+		return ctrl.Result{}, r.gone(req.NamespacedName)
+	} else if err != nil {
+		return ctrl.Result{}, err
 	}
 	if receipt.Record.Outcome != "" && !isHeld(&receipt.Record) {
 		r.operator.process.forget(req.NamespacedName)
@@ -61,6 +57,19 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	return result, err
 }
 
+// gone forgets a load whose receipt is not there, or is another manager's by now.
+func (r *ReceiptReconciler) gone(key types.NamespacedName) error {
+	r.operator.stranded.loads.remove(key)
+	if !r.operator.shard.Owns(key.Namespace) {
+		return r.operator.letGo(key)
+	}
+	r.operator.waitsNot(key)
+	if !r.operator.pool.Running(key.String()) {
+		r.operator.process.lost(key)
+	}
+	return nil
+}
+
 // view gathers what the decision depends on.
 func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkReceipt) (*loadView, *connection, error) {
 	key := client.ObjectKeyFromObject(receipt)
@@ -68,7 +77,7 @@ func (r *ReceiptReconciler) view(ctx context.Context, receipt *v1alpha1.BulkRece
 	if err != nil {
 		return nil, nil, err
 	}
-	connector, connection, err := r.operator.view(ctx, receipt.Namespace, receipt.Record.ConnectorRef.Name)
+	connector, connection, err := r.operator.reach(ctx, receipt)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -251,8 +260,11 @@ func (r *ReceiptReconciler) trouble(v *loadView, said verdict) ctrl.Result {
 	if changed {
 		r.wakeJobs(v)
 	}
-	if said.reason == v1alpha1.ReasonUploadSlot {
+	switch said.reason {
+	case v1alpha1.ReasonUploadSlot:
 		return requeue(lineDelay, prioritySubmit)
+	case v1alpha1.ReasonWaitingForSource:
+		return requeue(lookDelay, prioritySubmit)
 	}
 	return requeue(recheckDelay, priorityFollow)
 }

@@ -45,6 +45,9 @@ func (r *ConnectorReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, err
 	}
 	found, said := r.discover(ctx, ci)
+	if found != nil {
+		r.operator.answered(req.NamespacedName)
+	}
 	if err := r.publish(ctx, ci, found, said); err != nil {
 		return ctrl.Result{}, err
 	}

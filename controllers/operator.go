@@ -41,6 +41,7 @@ type operator struct {
 	gates       *upload.Gates
 	waiters     waiters
 	nextParts   nextParts
+	stranded    stranded
 	ended       lastWords
 	looks       quota // at object stores, by namespace and in all
 	hosts       quota // requests to endpoints, by host

@@ -43,7 +43,7 @@ func (o *operator) identify(ctx context.Context, job *v1alpha1.BulkJob) (*consig
 }
 
 func (o *operator) consign(ctx context.Context, job *v1alpha1.BulkJob, inParts bool) (*consignment, error) {
-	ci, found, err := o.connect(ctx, job.Namespace, job.Spec.ConnectorRef.Name)
+	ci, found, err := o.connectFor(ctx, job)
 	if err != nil {
 		return nil, err
 	}

@@ -213,6 +213,7 @@ var errLeft = errors.New("the namespace was given to another manager")
 // send. An upload that has begun goes on, and its outcome is recorded.
 func (o *operator) letGo(key types.NamespacedName) error {
 	o.withdraw(key.String())
+	o.waitsNot(key)
 	var errs []error
 	for _, nonce := range o.process.unbegun(key) {
 		errs = append(errs, o.giveBack(key, nonce, errLeft))

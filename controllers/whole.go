@@ -30,9 +30,6 @@ const (
 	taskConclude task = "Conclude" // record how the whole ended
 )
 
-// wholeDelay is how soon a load that could claim a part, but for what is in its way, looks again.
-const wholeDelay = 5 * time.Second
-
 // wholeView is all that a decision about a whole depends on.
 type wholeView struct {
 	loadView
@@ -62,7 +59,7 @@ func (r *ReceiptReconciler) whole(ctx context.Context, receipt *v1alpha1.BulkRec
 	if v.parts, err = r.operator.partsOf(ctx, client.ObjectKeyFromObject(receipt)); err != nil {
 		return ctrl.Result{}, err
 	}
-	if v.connector, _, err = r.operator.view(ctx, receipt.Namespace, receipt.Record.ConnectorRef.Name); err != nil {
+	if v.connector, _, err = r.operator.reach(ctx, receipt); err != nil {
 		return ctrl.Result{}, err
 	}
 	v.known = r.operator.process.snapshot(client.ObjectKeyFromObject(receipt), receipt, v.now)
@@ -74,9 +71,7 @@ func (r *ReceiptReconciler) whole(ctx context.Context, receipt *v1alpha1.BulkRec
 	var h *held
 	switch {
 	case errors.As(err, &h):
-		result := r.trouble(&v.loadView, h.verdict)
-		result.RequeueAfter = min(result.RequeueAfter, wholeDelay)
-		return result, nil
+		return r.trouble(&v.loadView, h.verdict), nil
 	case errors.Is(err, errStale):
 		return requeue(recordingDelay, priorityFollow), nil
 	}
@@ -85,7 +80,7 @@ func (r *ReceiptReconciler) whole(ctx context.Context, receipt *v1alpha1.BulkRec
 
 func (r *ReceiptReconciler) actWhole(ctx context.Context, v *wholeView, next wholeStep) (ctrl.Result, error) {
 	if next.do != taskClaim && next.do != taskNote {
-		r.waitsNot(v)
+		r.operator.waitsNot(client.ObjectKeyFromObject(v.receipt))
 	}
 	switch next.do {
 	case taskNote:
@@ -100,7 +95,9 @@ func (r *ReceiptReconciler) actWhole(ctx context.Context, v *wholeView, next who
 	}
 }
 
-// decideWhole says what to do next about a load that is sent in parts. It is pure.
+// decideWhole says what to do next about a load that is sent in parts. It is pure. Whatever it waits for tells by an event: a part that
+// has news by its receipt; a job by its spec, its deadline, its deletion, or by being bound to the load; the connector by its answer; the
+// line for uploads when the next part's turn has come. Only what is wrong with a source is told by nobody, and looked at again.
 func decideWhole(v *wholeView) wholeStep {
 	if news := v.news(); len(news) > 0 {
 		return wholeStep{do: taskNote, news: news}
@@ -123,7 +120,7 @@ func decideWhole(v *wholeView) wholeStep {
 	case stop != (cause{}), next == 0:
 		return wait
 	case v.connector.elsewhere(&v.receipt.Record), v.connector.blocked != nil:
-		return wholeStep{do: taskWait, after: wholeDelay}
+		return wholeStep{do: taskWait, after: recheckDelay}
 	case running >= v.parallelism(job):
 		return wait
 	}
@@ -285,9 +282,9 @@ func judgeCanary(job *v1alpha1.BulkJob, entry *v1alpha1.PartRecord) string {
 }
 
 // waitsNot gives up the place in line of a part that is not to be claimed now.
-func (r *ReceiptReconciler) waitsNot(v *wholeView) {
-	if before := r.operator.nextParts.set(client.ObjectKeyFromObject(v.receipt), ""); before != "" {
-		r.operator.withdraw(before)
+func (o *operator) waitsNot(whole types.NamespacedName) {
+	if before := o.nextParts.set(whole, ""); before != "" {
+		o.withdraw(before)
 	}
 }
 
@@ -490,7 +487,7 @@ func (r *ReceiptReconciler) restorePart(ctx context.Context, whole *v1alpha1.Bul
 
 // conclude records how a load in parts ended, once the API server knows of no part that has not.
 func (r *ReceiptReconciler) conclude(ctx context.Context, v *wholeView, why cause) (ctrl.Result, error) {
-	r.waitsNot(v)
+	r.operator.waitsNot(client.ObjectKeyFromObject(v.receipt))
 	live, err := r.operator.liveParts(ctx, client.ObjectKeyFromObject(v.receipt))
 	if err != nil {
 		return ctrl.Result{}, err
