@@ -51,6 +51,7 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 		r.operator.plans.forget(req.NamespacedName)
 		r.operator.divisions.forget(req.NamespacedName)
 		r.operator.process.sourceChanged(req.NamespacedName, false, time.Time{})
+		r.operator.stranded.jobs.remove(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if finished(job) {
@@ -243,9 +244,6 @@ func (r *JobReconciler) follow(ctx context.Context, job *v1alpha1.BulkJob, recei
 			return turn{}, err
 		}
 		v.parts = r.runningParts(receipt, parts)
-		if receipt.Record.Outcome == "" && len(v.parts) == 0 {
-			wake(r.operator.receiptEvents, receipt) // it may have waited for somebody to ask for it
-		}
 	}
 	status, said := mirror(v)
 	said = tooLate(job, &status, said)
@@ -367,6 +365,9 @@ func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
 		r.announce(job, after, next.said)
+		if job.Status.Receipt != after.Status.Receipt {
+			r.operator.wakeLoad(ctx, after)
+		}
 	}
 	if next.said.finished() {
 		return r.expire(ctx, &v1alpha1.BulkJob{ObjectMeta: job.ObjectMeta, Spec: job.Spec, Status: *next.status})

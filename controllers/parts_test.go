@@ -464,3 +464,56 @@ func TestHeldWhenNobodyAsked(t *testing.T) {
 		})
 	}
 }
+
+// A load that waits for somebody who asks for it goes on with the next job that does, whatever of it is under way.
+func TestAnotherJobAsks(t *testing.T) {
+	t.Parallel()
+	suspended := func(h *house, job *v1alpha1.BulkJob) {
+		h.waitTaken(1)
+		h.waitState(job, "RUNNING")
+		update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true })
+		h.waitReason(job, v1alpha1.ReasonSuspended)
+		h.done()
+	}
+	for _, tc := range []struct {
+		reason string
+		first  func(*v1alpha1.BulkJob)
+		stop   func(h *house, job *v1alpha1.BulkJob)
+		next   func(*v1alpha1.BulkJob)
+		end    func(h *house, job *v1alpha1.BulkJob)
+		lose   bool // the answer to the first upload
+	}{
+		{
+			"a load whose job is suspended", func(*v1alpha1.BulkJob) {}, suspended, func(*v1alpha1.BulkJob) {},
+			func(h *house, job *v1alpha1.BulkJob) { h.waitReason(job, v1alpha1.ReasonComplete) }, false,
+		},
+		{
+			"a part whose job is suspended", inParts(2, 1), suspended, func(*v1alpha1.BulkJob) {},
+			func(h *house, job *v1alpha1.BulkJob) { h.waitReason(job, v1alpha1.ReasonComplete) }, false,
+		},
+		{
+			"a load in parts, one of which is held, without a job", inParts(2, 1),
+			func(h *house, job *v1alpha1.BulkJob) {
+				h.waitReason(job, v1alpha1.ReasonSubmissionUnknown)
+				h.delete(job)
+			},
+			inParts(2, 2),
+			func(h *house, _ *v1alpha1.BulkJob) { h.waitTaken(2) }, true,
+		},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.ready(func(ci *v1alpha1.ConnectorInstance) { ci.Spec.JobListing = v1alpha1.ListingNone })
+			h.running()
+			if tc.lose {
+				h.endpoint.lose()
+			}
+			h.configMap("contacts", rowsCSV(4))
+			tc.stop(h, h.job("contacts", tc.first))
+			h.calm()
+			tc.end(h, h.job("another", tc.next))
+			h.eachOnce(4)
+		})
+	}
+}
