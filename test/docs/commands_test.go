@@ -23,7 +23,7 @@ var commands = []struct {
 	{page: "docs/dashboards.md", begins: "go test ./test/observe ", blocks: 1, by: "TestEverythingAskedForIsThere"},
 	{page: "docs/gitops.md", blocks: 6, by: "TestGuide"},
 	{page: "docs/install.md", blocks: 6, by: "TestPage"},
-	{page: "docs/kubectl.md", begins: "kubectl bulkjob ", blocks: 3, by: "TestDocumentedLines"},
+	{page: "docs/kubectl.md", begins: "kubectl bulkjob ", blocks: 4, by: "TestDocumentedLines"},
 	{page: "docs/kubectl.md", begins: "ln -s ", blocks: 1, by: "TestCompletion"},
 	{page: "docs/security.md", begins: "kubectl apply --server-side -k config/namespaced/cluster ", blocks: 1, by: "TestNamespaced"},
 	{page: "docs/sources.md", begins: "kubectl create secret ", blocks: 1, by: "TestTour"},
