@@ -24,15 +24,12 @@ func TestDividing(t *testing.T) {
 		{"by bytes", []string{"--split-size=2Ki"}, &spec{Split: &v1alpha1.Split{MaxBytes: new(int64(2048))}}},
 		{"a decimal unit", []string{"--split-size=1.5M"}, &spec{Split: &v1alpha1.Split{MaxBytes: new(int64(1_500_000))}}},
 		{"a canary alone", []string{"--canary=50"}, &spec{Canary: &v1alpha1.Canary{Rows: 50}}},
-		{
-			"all of it", []string{"--split-rows=5", "--split-size=1Gi", "--parallelism=3", "--group-by=account", "--on-failed-part=Continue", "--canary=5"},
-			&spec{
-				Split: &v1alpha1.Split{
-					MaxRows: new(int64(5)), MaxBytes: new(int64(1 << 30)), Parallelism: 3, GroupBy: "account", OnFailure: v1alpha1.OnPartFailureContinue,
-				},
-				Canary: &v1alpha1.Canary{Rows: 5},
+		{"all of it", []string{"--split-rows=5", "--split-size=1Gi", "--parallelism=3", "--group-by=account", "--on-failed-part=Continue", "--canary=5"}, &spec{
+			Split: &v1alpha1.Split{
+				MaxRows: new(int64(5)), MaxBytes: new(int64(1 << 30)), Parallelism: 3, GroupBy: "account", OnFailure: v1alpha1.OnPartFailureContinue,
 			},
-		},
+			Canary: &v1alpha1.Canary{Rows: 5},
+		}},
 		{"no size", []string{"--split-size=large"}, nil},
 		{"a unit that there isn't", []string{"--split-size=100MB"}, nil},
 		{"a part has room for a header", []string{"--split-size=1000"}, nil},
