@@ -16,7 +16,7 @@ rise and fall with what else the machine has to do. The raw figures of every pai
 const pageFoot = `
 ## How to repeat it
 
-` + "```" + `
+` + "```sh" + `
 make bench                            # everything; an hour on two cores, 8 GB of free disk
 make bench ONLY=upload-http           # a benchmark or a row, or several with commas between
 make bench QUICK=1                    # small sizes: shows that all of it works, proves nothing

@@ -27,68 +27,6 @@ const (
 	ending = 2 * time.Minute
 )
 
-// A step is what a page has people type, and what it says that they will see.
-type step struct{ typed, shown string }
-
-var fence = regexp.MustCompile("(?ms)^```(sh|text)\n(.*?)^```$")
-
-// steps are those of a page, in order.
-func steps(t *testing.T, page string) []step {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "docs", page))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []step
-	for _, block := range fence.FindAllStringSubmatch(string(text), -1) {
-		switch {
-		case block[1] == "sh":
-			all = append(all, step{typed: block[2]})
-		case len(all) == 0 || all[len(all)-1].shown != "":
-			t.Fatalf("docs/%s shows what no command printed: %s", page, block[2])
-		default:
-			all[len(all)-1].shown = block[2]
-		}
-	}
-	return all
-}
-
-// unlike is the first line of those shown that was not printed after the ones before it; empty if all were.
-func unlike(shown, printed string) string {
-	for line := range strings.Lines(shown) {
-		found := pattern(line).FindStringIndex(printed)
-		if found == nil {
-			return line
-		}
-		printed = printed[found[1]:]
-	}
-	return ""
-}
-
-var duration = regexp.MustCompile(`\b(\d+[dhms])+\b`)
-
-// pattern is a line as people read it: any number of blanks is as good as one, any duration as any other, and … is anything.
-func pattern(line string) *regexp.Regexp {
-	quoted := regexp.QuoteMeta(strings.Join(strings.Fields(line), " "))
-	quoted = duration.ReplaceAllLiteralString(quoted, `(\d+[dhms])+`)
-	return regexp.MustCompile(`(?m)^[ \t]*` + strings.NewReplacer(" ", `[ \t]+`, "…", `.*`).Replace(quoted) + `[ \t]*$`)
-}
-
-func TestUnlike(t *testing.T) {
-	const printed = "NAME       AGE\n  contacts   12s\n12:00:01  RUNNING\nbr-abc: Complete (in 1m5s)\n"
-	for _, tc := range []struct{ reason, shown, want string }{
-		{"blanks and durations don't matter, and not every line need be shown", "NAME AGE\ncontacts 7s\nbr-…: Complete (in 9s)\n", ""},
-		{"nothing shown is always right", "", ""},
-		{"the order does", "contacts 7s\nNAME AGE\n", "NAME AGE\n"},
-		{"a line is a whole one", "NAME\n", "NAME\n"},
-		{"what is written is meant", "br-…: Complete. (in 9s)\n", "br-…: Complete. (in 9s)\n"},
-	} {
-		if got := unlike(tc.shown, printed); got != tc.want {
-			t.Errorf("%s: %q, want %q", tc.reason, got, tc.want)
-		}
-	}
-}
-
 // A demo that stays up, in the first terminal.
 type demo struct {
 	*exec.Cmd
@@ -151,7 +89,7 @@ func (d *demo) end(t *testing.T) {
 func TestTour(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	all := steps(t, "tour.md")
+	all := steps(t, "docs/tour.md")
 	if len(all) < 8 {
 		t.Fatalf("the page has only %d steps", len(all))
 	}
@@ -175,41 +113,20 @@ func TestTour(t *testing.T) {
 	elsewhere(ctx, t, d.exports)
 }
 
-// short are the blocks of commands on other pages that need no more than a cluster with the operator in it.
-var short = regexp.MustCompile("(?ms)^ *```sh\n( *kubectl (?:create secret|apply -k) .*?)^ *```$")
-
 // manifests are blocks of whole objects, which the API server must take as they are.
 var manifests = regexp.MustCompile("(?ms)^```yaml\n(apiVersion: .*?)^```$")
 
-// elsewhere types what other pages tell to, each in a namespace of its own, and applies what they tell to apply.
+// elsewhere applies what other pages tell to apply.
 func elsewhere(ctx context.Context, t *testing.T, exports []string) {
 	t.Helper()
 	var all []step
-	for i, page := range []string{"README.md", "docs/callbacks.md", "docs/connectorinstance.md", "docs/dashboards.md", "docs/sources.md"} {
-		text, err := os.ReadFile(filepath.Join(root, page))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := short.FindAllSubmatch(text, -1)
-		if len(found) != 1 {
-			t.Errorf("%s has %d such blocks, not one", page, len(found))
-		}
-		for _, block := range found {
-			fresh := fmt.Sprintf("kubectl create namespace page-%d\nkubectl config set-context --current --namespace=page-%[1]d\n", i)
-			all = append(all, step{typed: fresh + string(block[1])})
-		}
-	}
 	for _, page := range []string{"README.md", "docs/migration.md"} {
-		text, err := os.ReadFile(filepath.Join(root, page))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := manifests.FindAllSubmatch(text, -1)
+		found := manifests.FindAllStringSubmatch(read(t, page), -1)
 		if len(found) == 0 {
 			t.Errorf("%s has no manifests", page)
 		}
 		for _, block := range found {
-			all = append(all, step{typed: "kubectl apply --dry-run=server --validate=strict -f - <<'END'\n" + string(block[1]) + "END\n"})
+			all = append(all, step{typed: "kubectl apply --dry-run=server --validate=strict -f - <<'END'\n" + block[1] + "END\n"})
 		}
 	}
 	typed(ctx, t, exports, all)
