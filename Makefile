@@ -138,8 +138,8 @@ bench: build ## Measure against curl, psql and others, side by side, and write d
 	$(call say,Getting a control plane and PostgreSQL and an S3 server ready)
 	@$(COMPILE) build -trimpath -o $(BIN)/bench ./test/perf
 	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); BULKJOB_STORES=$$(hack/stores.sh s3 | tail -n 1); \
-	BULKJOB_PEER=$$(hack/peer.sh | tail -n 1); \
-	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES BULKJOB_PEER PATH; \
+	case '$(ONLY)' in '' | *peer*) BULKJOB_PEER=$$(hack/peer.sh | tail -n 1); export BULKJOB_PEER;; esac; \
+	PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1); export KUBEBUILDER_ASSETS BULKJOB_STORES PATH; \
 	ONLY='$(ONLY)' QUICK='$(QUICK)' PROFILE='$(PROFILE)' exec $(BIN)/bench
 
 # Each package is compiled once for all its targets, and only our own code is watched: counters in all of Kubernetes' packages as well make
