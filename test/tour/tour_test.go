@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +35,13 @@ type demo struct {
 	exports []string // that it tells people to type
 }
 
+// newcomers is this environment, as if make were nobody's child and there were no cluster.
+func newcomers() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "MAKE") || strings.HasPrefix(variable, "MFLAGS=") || strings.HasPrefix(variable, "KUBECONFIG=")
+	})
+}
+
 // begin runs what starts the demo until it says how to end it.
 func begin(ctx context.Context, t *testing.T, typed string) *demo {
 	t.Helper()
@@ -41,11 +49,7 @@ func begin(ctx context.Context, t *testing.T, typed string) *demo {
 	d.Dir, d.SysProcAttr = root, &syscall.SysProcAttr{Setpgid: true}
 	d.Cancel = func() error { return syscall.Kill(-d.Process.Pid, syscall.SIGTERM) }
 	d.WaitDelay = ending
-	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); !strings.HasPrefix(name, "MAKE") && name != "MFLAGS" && name != "KUBECONFIG" {
-			d.Env = append(d.Env, variable) // a newcomer's make is nobody's child
-		}
-	}
+	d.Env = newcomers()
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
