@@ -94,3 +94,29 @@ func TestHeldPart(t *testing.T) {
 		}
 	}
 }
+
+// TestTaken finds a file where it was stored for a job, so that it isn't stored anew, perhaps elsewhere.
+func TestTaken(t *testing.T) {
+	f := &file{sha256: "5e9d"}
+	for _, tc := range []struct {
+		reason string
+		with   func(*v1alpha1.BulkJob)
+		want   bool
+	}{
+		{"the endpoint took it", func(j *v1alpha1.BulkJob) { j.Status.JobID = "7" }, true},
+		{"it is divided: its parts have jobs of their own", func(j *v1alpha1.BulkJob) { j.Status.Parts = &v1alpha1.PartsStatus{Summary: "0/2", Total: 2} }, true},
+		{"nothing has left yet", func(*v1alpha1.BulkJob) {}, false},
+		{"a job that others made", func(j *v1alpha1.BulkJob) { j.Status.JobID, j.Labels = "7", nil }, false},
+		{"another file", func(j *v1alpha1.BulkJob) { j.Status.JobID, j.Spec.Source.SHA256 = "7", "0" }, false},
+	} {
+		job := numbered(underway(), "7")
+		job.Labels = map[string]string{labelManagedBy: manager}
+		job.Spec.Source = v1alpha1.BulkJobSource{ConfigMap: &v1alpha1.KeyReference{Name: "contacts", Key: "rows.csv"}, SHA256: f.sha256}
+		tc.with(job)
+		s, _, _ := talking(t, reply(t, job))
+		got, err := s.taken(t.Context(), f, job.Name)
+		if err != nil || (got != nil) != tc.want || got != nil && got.source.ConfigMap.Name != "contacts" {
+			t.Errorf("%s: %+v (%v)", tc.reason, got, err)
+		}
+	}
+}
