@@ -23,6 +23,7 @@ N            ?=
 NAME         ?=
 VULNDB       ?=
 VULNDB_OPTIONAL ?=
+BASE_URL     ?=
 
 BIN       := bin
 # A compiler that collects no garbage is a fifth faster; the limit is per process. Equal flags share one build cache.
@@ -190,9 +191,9 @@ build-installer: ## Write dist/crds.yaml and dist/install.yaml, with IMG as the 
 	@echo "kubectl apply --server-side -f dist/crds.yaml -f dist/install.yaml"
 
 .PHONY: release
-release: $(BIN)/cyclonedx-gomod ## Make dist/release: programs, manifests, bills of materials, SHA256SUMS. VERSION=v0.1.0 IMG=...
+release: $(BIN)/cyclonedx-gomod ## Make dist/release: programs, plugin, manifests, bills of materials, SHA256SUMS. VERSION=v0.1.0 IMG=... BASE_URL=https://...
 	$(call say,Making the release $(VERSION) (minutes with an empty Go cache))
-	@VERSION='$(VERSION)' IMG='$(IMG)' KUBECTL='$(KUBECTL)' CYCLONEDX=$(CURDIR)/$(BIN)/cyclonedx-gomod hack/release.sh
+	@VERSION='$(VERSION)' IMG='$(IMG)' BASE_URL='$(BASE_URL)' KUBECTL='$(KUBECTL)' CYCLONEDX=$(CURDIR)/$(BIN)/cyclonedx-gomod hack/release.sh
 
 .PHONY: install
 install: ## Install the CRDs into the cluster of your kubeconfig.
