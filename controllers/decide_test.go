@@ -409,7 +409,7 @@ func brokenRules(v *loadView, next step) []string {
 		rule(last.Outcome != "" || last.FencedBy != "", "what may still be under way is not held")
 		rule(next.message != "", "says why")
 	case doFence:
-		rule(last.Outcome == "" && last.FencedBy == "" && !(mine && v.known.uploading), "only what is not known to be under way")
+		rule(last.Outcome == "" && last.FencedBy == "" && (!mine || !v.known.uploading), "only what is not known to be under way")
 	case doLookUp:
 		rule((v.connector.listing != v1alpha1.ListingNone || toldJob(v.receipt) != "") && v.connector.blocked == nil && !v.connector.elsewhere(record), "only of the instance that may have taken it, if it can tell")
 		rule(last.Outcome != "" || last.FencedBy != "", "only of what is not under way")
