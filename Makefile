@@ -86,12 +86,15 @@ fmt: $(BIN)/golangci-lint ## Format the code and order the imports.
 vet: ## Run go vet.
 	go vet ./...
 
+# What the small modules import is most of Kubernetes, Argo CD, Flux and Helm: two linters would look through all of it, for four minutes
+# and in nine gigabytes. A collector that runs less often, up to the limit, is a sixth faster.
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Run the linters of .golangci.yml.
 	$(call say,Linting (minutes with an empty cache))
-	@export CGO_ENABLED=0 GOFLAGS="-trimpath $$(go env GOFLAGS)"; \
+	@export CGO_ENABLED=0 GOGC=400 GOMEMLIMIT=4GiB GOFLAGS="-trimpath $$(go env GOFLAGS)"; \
 	$(BIN)/golangci-lint run ./...; \
-	for module in hack/controlplane hack/peer test/gitops test/install; do (cd $$module && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+	for module in hack/controlplane hack/peer test/gitops test/install; do \
+		(cd $$module && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml --disable staticcheck,exhaustive ./...); done
 
 .PHONY: controlplane
 controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line printed is their directory.
@@ -101,6 +104,7 @@ controlplane: ## Put etcd, kube-apiserver and kubectl in place; the last line pr
 stores: ## Put S3, Google and Azure storage servers in place, for tests; the last line printed is their directory.
 	@hack/stores.sh
 
+# make lint runs vet, and more than go test would: with an empty cache it looks through all of Kubernetes once, not twice.
 .PHONY: test
 test: ## Run every test, with a real control plane, PostgreSQL and object stores; prints the coverage.
 	$(call say,Getting a control plane and PostgreSQL and Prometheus and Chromium and object stores ready)
@@ -108,11 +112,11 @@ test: ## Run every test, with a real control plane, PostgreSQL and object stores
 	BULKJOB_STORES=$$(hack/stores.sh | tail -n 1); BULKJOB_CHROMIUM=$$(hack/chromium.sh | tail -n 1); \
 	export KUBEBUILDER_ASSETS PATH BULKJOB_STORES BULKJOB_CHROMIUM; \
 	printf '\n==> Compiling and testing, race detector on (minutes with an empty Go cache)\n'; \
-	go test -race -timeout 20m -coverprofile=coverage.out -coverpkg=$(COVERED) ./... | \
+	go test -race -vet=off -timeout 20m -coverprofile=coverage.out -coverpkg=$(COVERED) ./... | \
 		awk '{sub(/[ \t]*coverage: .*/, ""); print; fflush()}'; \
 	for module in install gitops; do \
 		printf '\n==> Testing with the tools of others: test/%s (minutes with an empty Go cache)\n' $$module; \
-		CGO_ENABLED=0 go -C test/$$module test -trimpath -timeout 20m -count=1 ./...; done; \
+		CGO_ENABLED=0 go -C test/$$module test -trimpath -vet=off -timeout 20m -count=1 ./...; done; \
 	printf '\n==> Testing the control plane itself\n'; \
 	if [ -x "$$KUBEBUILDER_ASSETS/controlplane" ]; then go -C hack/controlplane/acceptance test -count=1 .; \
 	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
