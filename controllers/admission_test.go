@@ -190,6 +190,9 @@ func TestAnsweredConnectorWakesWhoWaits(t *testing.T) {
 		{"a load that is gone", func(o *operator) error {
 			return errors.Join(o.lookAt(t, openReceipt()), (&ReceiptReconciler{Client: o.client, operator: o}).gone(client.ObjectKeyFromObject(openReceipt())))
 		}, 0, 0},
+		{"a load that is another manager's by now", func(o *operator) error {
+			return errors.Join(o.lookAt(t, openReceipt()), o.letGo(client.ObjectKeyFromObject(openReceipt())))
+		}, 0, 0},
 		{"a job whose content is to be found", func(o *operator) error {
 			job := newJob("contacts")
 			job.Namespace = "n"
@@ -201,7 +204,7 @@ func TestAnsweredConnectorWakesWhoWaits(t *testing.T) {
 		}, 0, 1},
 	} {
 		o := guarded(t)
-		o.pool = upload.NewPool(1, logr.Discard())
+		o.pool, o.gates = upload.NewPool(1, logr.Discard()), &upload.Gates{}
 		if err := tc.look(o); err != nil {
 			t.Errorf("%s: %v", tc.reason, err)
 		}

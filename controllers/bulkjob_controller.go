@@ -55,6 +55,7 @@ func (r *JobReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if finished(job) {
+		r.operator.stranded.jobs.remove(req.NamespacedName)
 		return r.expire(ctx, job)
 	}
 	next, err := r.turn(ctx, job)
@@ -365,9 +366,6 @@ func (r *JobReconciler) publish(ctx context.Context, job *v1alpha1.BulkJob, next
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
 		r.announce(job, after, next.said)
-		if job.Status.Receipt != after.Status.Receipt {
-			r.operator.wakeLoad(ctx, after)
-		}
 	}
 	if next.said.finished() {
 		return r.expire(ctx, &v1alpha1.BulkJob{ObjectMeta: job.ObjectMeta, Spec: job.Spec, Status: *next.status})

@@ -32,6 +32,7 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	}
 	if receipt.Record.Outcome != "" && !isHeld(&receipt.Record) {
 		r.operator.process.forget(req.NamespacedName)
+		r.operator.stranded.loads.remove(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 	if receipt.Record.Division != nil {
@@ -59,10 +60,10 @@ func (r *ReceiptReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 
 // gone forgets a load whose receipt is not there, or is another manager's by now.
 func (r *ReceiptReconciler) gone(key types.NamespacedName) error {
-	r.operator.stranded.loads.remove(key)
 	if !r.operator.shard.Owns(key.Namespace) {
 		return r.operator.letGo(key)
 	}
+	r.operator.stranded.loads.remove(key)
 	r.operator.waitsNot(key)
 	if !r.operator.pool.Running(key.String()) {
 		r.operator.process.lost(key)

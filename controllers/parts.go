@@ -1,13 +1,11 @@
 package controllers
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -33,20 +31,6 @@ func (r *JobReconciler) runningParts(receipt *v1alpha1.BulkReceipt, parts map[in
 		}
 	}
 	return running
-}
-
-// wakeLoad has the load looked at again, and its parts, that a job has just been bound to: until then the job had no say in it, and
-// it may have waited for somebody who asks for it.
-func (o *operator) wakeLoad(ctx context.Context, job *v1alpha1.BulkJob) {
-	key := types.NamespacedName{Namespace: job.Namespace, Name: job.Status.Receipt}
-	wake(o.receiptEvents, named[v1alpha1.BulkReceipt](key))
-	parts, err := o.partsOf(ctx, key)
-	if err != nil {
-		return // they look again by themselves
-	}
-	for _, receipt := range parts {
-		wake(o.receiptEvents, receipt)
-	}
 }
 
 // asPart is a job's view of one part as if that were the whole.

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"bulkjob.dev/operator/api/v1alpha1"
 	"bulkjob.dev/operator/internal/dial"
@@ -470,7 +471,7 @@ func TestAnotherJobAsks(t *testing.T) {
 	t.Parallel()
 	suspended := func(h *house, job *v1alpha1.BulkJob) {
 		h.waitTaken(1)
-		h.waitState(job, "RUNNING")
+		h.eventually("it is polled", func() (bool, string) { return h.endpoint.count("GET /bulk/") > 0, "no poll" })
 		update(h, job, func(j *v1alpha1.BulkJob) { j.Spec.Suspend = true })
 		h.waitReason(job, v1alpha1.ReasonSuspended)
 		h.done()
@@ -515,5 +516,36 @@ func TestAnotherJobAsks(t *testing.T) {
 			tc.end(h, h.job("another", tc.next))
 			h.eachOnce(4)
 		})
+	}
+}
+
+// A load is told when a job has been bound to it, by the event after which the cache knows of that.
+func TestBinds(t *testing.T) {
+	slim := func(changes ...func(*v1alpha1.BulkJob)) client.Object {
+		slimmed, err := slimJob(newJob("contacts", changes...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slimmed.(client.Object)
+	}
+	to := func(receipt string) func(*v1alpha1.BulkJob) {
+		return func(j *v1alpha1.BulkJob) { j.Status.Receipt = receipt }
+	}
+	finished := func(j *v1alpha1.BulkJob) { j.Status.CompletionTime = new(metav1.Now()) }
+	for _, tc := range []struct {
+		reason        string
+		before, after client.Object
+		want          bool
+	}{
+		{"nothing that matters", slim(to("a")), slim(to("a")), false},
+		{"bound", slim(), slim(to("a")), true},
+		{"bound to another", slim(to("a")), slim(to("b")), true},
+		{"bound anew after it had finished", slim(to("a"), finished), slim(to("b")), true},
+		{"bound and finished at once, it asks for nothing", slim(), slim(to("a"), finished), false},
+		{"another spec", slim(to("a")), slim(to("a"), func(j *v1alpha1.BulkJob) { j.Generation++ }), true},
+	} {
+		if got := binds.Update(event.UpdateEvent{ObjectOld: tc.before, ObjectNew: tc.after}); got != tc.want {
+			t.Errorf("%s: %t", tc.reason, got)
+		}
 	}
 }

@@ -263,6 +263,7 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 			r.operator.reports.forget(job)
 			r.operator.plans.forget(job)
 			r.operator.divisions.forget(job)
+			r.operator.stranded.jobs.remove(job)
 			return nil
 		}))
 }
@@ -270,7 +271,7 @@ func (r *JobReconciler) setup(mgr ctrl.Manager, options controller.Options) erro
 func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("bulkreceipt").
 		For(&v1alpha1.BulkReceipt{}, builder.WithPredicates(predicate.Funcs{CreateFunc: mayGoOn})).
-		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(news, anew)).
+		Watches(&v1alpha1.BulkJob{}, handler.EnqueueRequestsFromMapFunc(r.receiptsOfJob), builder.WithPredicates(news, binds)).
 		Watches(&v1alpha1.BulkReceipt{}, handler.EnqueueRequestsFromMapFunc(wholeOf), builder.WithPredicates(news)).
 		WithEventFilter(exists).
 		WatchesRawSource(source.Channel(r.operator.receiptEvents, &handler.EnqueueRequestForObject{})).
@@ -282,6 +283,13 @@ func (r *ReceiptReconciler) setup(mgr ctrl.Manager, options controller.Options) 
 // away while the one was deleted and the other made.
 var anew = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
+}}
+
+// binds lets through what anew does, and a job that has been bound to a load: only from then on it has a say in it.
+var binds = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	after, unfinished := e.ObjectNew.(*v1alpha1.BulkJob)
+	before, ok := whole[*v1alpha1.BulkJob](e.ObjectOld)
+	return anew.Update(e) || ok && unfinished && before.Status.Receipt != after.Status.Receipt
 }}
 
 // At the start each object is looked at on its own account, and what has ended

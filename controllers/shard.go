@@ -212,6 +212,7 @@ var errLeft = errors.New("the namespace was given to another manager")
 // letGo gives back what was claimed and not begun of a load whose namespace has left the shard, for the next manager to
 // send. An upload that has begun goes on, and its outcome is recorded.
 func (o *operator) letGo(key types.NamespacedName) error {
+	o.stranded.loads.remove(key)
 	o.withdraw(key.String())
 	o.waitsNot(key)
 	var errs []error
