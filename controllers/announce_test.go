@@ -3,6 +3,7 @@ package controllers
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,7 +54,7 @@ func TestAnnounce(t *testing.T) {
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			recorder, registry := events.NewFakeRecorder(10), prometheus.NewRegistry()
-			r := &JobReconciler{recorder: recorder, operator: &operator{metrics: newMetrics()}}
+			r := &JobReconciler{recorder: recorder, operator: &operator{metrics: newMetrics(), now: time.Now}}
 			if err := r.operator.metrics.register(registry); err != nil {
 				t.Fatal(err)
 			}

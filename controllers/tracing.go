@@ -115,6 +115,9 @@ func (t *tracing) waited(j journey, job *v1alpha1.BulkJob, claimed time.Time) {
 	case job.Generation > 1:
 		return // nobody has noted since when
 	}
+	if since.After(claimed) { // by the API server's clock
+		since = claimed
+	}
 	_, span := t.phase(context.Background(), j, spanWait, trace.WithTimestamp(since))
 	span.End(trace.WithTimestamp(claimed))
 }

@@ -5,14 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
+	"strings"
 
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"golang.org/x/net/http/httpguts"
 )
 
 // The variables that decide whether traces are sent, and how, by
@@ -20,6 +25,8 @@ import (
 const (
 	endpointVariable       = "OTEL_EXPORTER_OTLP_ENDPOINT"
 	tracesEndpointVariable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	headersVariable        = "OTEL_EXPORTER_OTLP_HEADERS"
+	tracesHeadersVariable  = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
 	protocolVariable       = "OTEL_EXPORTER_OTLP_PROTOCOL"
 	tracesProtocolVariable = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 	exporterVariable       = "OTEL_TRACES_EXPORTER"
@@ -41,6 +48,10 @@ func Start(ctx context.Context, service, version string) (*sdk.TracerProvider, e
 	default:
 		return nil, fmt.Errorf("cannot send traces by %s=%s: it may be otlp or none", exporterVariable, wanted)
 	}
+	if err := check(); err != nil {
+		return nil, err
+	}
+	otel.SetLogger(logr.Discard()) // it would log what it cannot read, and that may be a secret
 	exporter, err := newExporter(ctx)
 	if err != nil {
 		return nil, err
@@ -57,6 +68,28 @@ func Start(ctx context.Context, service, version string) (*sdk.TracerProvider, e
 // New makes what gives spans the ids that Choose chose.
 func New(options ...sdk.TracerProviderOption) *sdk.TracerProvider {
 	return sdk.NewTracerProvider(append(options, sdk.WithIDGenerator(ids{}))...)
+}
+
+// check refuses what the SDK would pass over, and log. The values may hold credentials, so no error has them.
+func check() error {
+	for _, name := range []string{endpointVariable, tracesEndpointVariable} {
+		value := os.Getenv(name)
+		if u, err := url.Parse(value); value != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("cannot read %s: it is the URL of a collector, such as http://collector.observability:4317", name)
+		}
+	}
+	for _, name := range []string{headersVariable, tracesHeadersVariable} {
+		for i, pair := range strings.Split(os.Getenv(name), ",") {
+			if strings.TrimSpace(pair) == "" {
+				continue
+			}
+			header, value, found := strings.Cut(pair, "=")
+			if _, err := url.PathUnescape(value); !found || err != nil || !httpguts.ValidHeaderFieldName(strings.TrimSpace(header)) {
+				return fmt.Errorf("cannot read entry %d of %s: entries are name=value, with commas between, and values are percent-encoded", i+1, name)
+			}
+		}
+	}
+	return nil
 }
 
 // newExporter speaks OTLP in the form that the environment asks for. It does not wait for the collector.

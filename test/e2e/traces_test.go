@@ -161,6 +161,8 @@ func TestTraces(t *testing.T) {
 
 	digest := sha256.Sum256([]byte(job.UID))
 	trace := hex.EncodeToString(digest[:16])
+	told.mu.Lock()
+	defer told.mu.Unlock()
 	ids := map[string]string{}
 	var got []string
 	for i, span := range told.spans {
