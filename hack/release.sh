@@ -37,13 +37,14 @@ build() {
 	bill "$file"
 }
 
+platforms=$(hack/krew.sh platforms "$base")
 rm -rf "$out"
 mkdir -p "$out"
 for platform in linux-amd64 linux-arm64; do
 	build manager "$platform"
 	build bulk-endpoint "$platform"
 done
-for platform in $(sed -n 's|^ *uri: .*/kubectl-bulkjob-\(.*\)\.tar\.gz$|\1|p' config/krew/bulkjob.yaml); do
+for platform in $platforms; do
 	build kubectl-bulkjob "$platform"
 done
 say "packing the plugin"

@@ -162,7 +162,12 @@ func TestKrewReleaseWords(t *testing.T) {
 		{"what git says of a commit is none", "0a1b2c3-dirty", downloads, "v0.0.0-dev.g0a1b2c3-dirty"},
 		{"what is downloaded is run", "v1.2.3", "http://example.com", ""},
 		{"the names of archives follow a slash", "v1.2.3", downloads + "/", ""},
-		{"nothing of it is taken for YAML, or for sed's", "v1.2.3", "https://example.com/|&\n", ""},
+		{"a build is a version", "v1.2.3+build.4", downloads, "v1.2.3+build.4"},
+		{"nothing of it is taken for sed's", "v1.2.3", downloads + "&", ""},
+		{"nor for the end of sed's", "v1.2.3", downloads + "|", ""},
+		{"nor for YAML", "v1.2.3", downloads + "#", ""},
+		{"nor for another line", "v1.2.3", downloads + "\n", ""},
+		{"a scheme is no address", "v1.2.3", "https://", ""},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {
 			folder, said, err := packed(t, []byte("mine"), tc.version, tc.base)
