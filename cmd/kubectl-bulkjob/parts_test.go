@@ -5,8 +5,11 @@ import (
 	"os"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"bulkjob.dev/operator/api/v1alpha1"
@@ -43,6 +46,33 @@ func TestParts(t *testing.T) {
 	contains(t, "the second answer", call(t, 0, send...).errOut, "is there already: nothing new is sent")
 	if posts, err := quick.Posts(); err != nil || posts != before+3 {
 		t.Errorf("%d files were sent (%v)", posts-before, err)
+	}
+}
+
+// TestPartsStillNeedTheFile deletes what holds a file while its first part runs, and sends the file again: it is put back where it was.
+func TestPartsStillNeedTheFile(t *testing.T) {
+	send := []string{"send", write(t, "needed.csv", "id,name\n1,a\n2,b\n"), "--connector=crm-slow", "--object=activities", "--split-rows=1", "--name=needed"}
+	call(t, 0, send...)
+	source := job(t, crm, "needed").Spec.Source.ConfigMap
+	for deadline := time.Now().Add(time.Minute); job(t, crm, "needed").Status.Parts == nil; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain for the first part to be sent")
+		}
+	}
+	holder := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: crm, Name: source.Name}}
+	if err := admin.Delete(t.Context(), holder); err != nil {
+		t.Fatal(err)
+	}
+	call(t, 0, send...)
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(holder), holder); err != nil {
+		t.Fatal(err)
+	}
+	sent := job(t, crm, "needed")
+	if holder.Data[source.Key] != "id,name\n1,a\n2,b\n" || len(holder.OwnerReferences) != 1 || holder.OwnerReferences[0].UID != sent.UID {
+		t.Errorf("it holds %q, for %+v", holder.Data, holder.OwnerReferences)
+	}
+	if diff := cmp.Diff(source, sent.Spec.Source.ConfigMap); diff != "" {
+		t.Errorf("the source (-before +after):\n%s", diff)
 	}
 }
 

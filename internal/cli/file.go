@@ -128,6 +128,9 @@ func (f *file) stem() string {
 // maxStem leaves room in a name of 63 characters, which is what labels hold, for a digest and a suffix.
 const maxStem = 40
 
+// key under which a ConfigMap or a Secret holds the file.
+func (f *file) key() string { return "rows" + f.ending() }
+
 // ending of the name under which the file is stored.
 func (f *file) ending() string {
 	ending := ".csv"

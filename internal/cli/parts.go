@@ -42,7 +42,7 @@ func (d *dividing) split() bool { return d.rows != 0 || d.size != "" }
 func (d *dividing) check() error {
 	switch {
 	case d.rows < 0 || d.canary < 0 || d.parallelism < 0:
-		return misused("cannot use a number below 1 for --split-rows, --canary or --parallelism")
+		return misused("cannot use a negative number for --split-rows, --canary or --parallelism; 0 stands for none")
 	case !d.split() && (d.parallelism != 0 || d.groupBy != "" || d.onFailure != ""):
 		return misused("cannot use --parallelism, --group-by or --on-failed-part without --split-rows or --split-size: they are about parts")
 	case d.rows != 0 && d.canary > d.rows:

@@ -114,7 +114,7 @@ func TestTaken(t *testing.T) {
 		job.Spec.Source = v1alpha1.BulkJobSource{ConfigMap: &v1alpha1.KeyReference{Name: "contacts", Key: "rows.csv"}, SHA256: f.sha256}
 		tc.with(job)
 		s, _, _ := talking(t, reply(t, job))
-		got, err := s.taken(t.Context(), f, job.Name)
+		got, err := s.taken(t.Context(), f, job.Name, &v1alpha1.KeyReference{Name: "contacts-of-now", Key: "rows.csv"})
 		if err != nil || (got != nil) != tc.want || got != nil && got.source.ConfigMap.Name != "contacts" {
 			t.Errorf("%s: %+v (%v)", tc.reason, got, err)
 		}

@@ -61,7 +61,7 @@ func (s *session) putObject(ctx context.Context, f *file, name string, secret bo
 	if err != nil {
 		return nil, err
 	}
-	key, labels := "rows"+f.ending(), map[string]string{labelManagedBy: manager}
+	key, labels := f.key(), map[string]string{labelManagedBy: manager}
 	about := metav1.ObjectMeta{Name: name, Namespace: s.namespace, Labels: labels}
 	ref, immutable := &v1alpha1.KeyReference{Name: name, Key: key}, true
 	to := &place{source: v1alpha1.BulkJobSource{ConfigMap: ref}}

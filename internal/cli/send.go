@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -205,7 +206,7 @@ func (s *session) deliver(ctx context.Context, f *file, d *delivery, connector *
 		holder += "-" + fingerprint(f, d.spec)
 		d.name = holder
 	}
-	to, err := s.taken(ctx, f, d.name)
+	to, err := s.taken(ctx, f, d.name, &v1alpha1.KeyReference{Name: holder, Key: f.key()})
 	if to == nil && err == nil {
 		to, err = s.put(ctx, f, holder, d.secret, connector)
 	}
@@ -225,8 +226,9 @@ func (s *session) deliver(ctx context.Context, f *file, d *delivery, connector *
 }
 
 // taken is where the file was stored for the job of that name, if the endpoint took it from there; nil if there is no such job. To
-// store it anew, perhaps elsewhere by now, could make another load of it.
-func (s *session) taken(ctx context.Context, f *file, name string) (*place, error) {
+// store it anew, perhaps elsewhere by now, could make another load of it. Parts that are still to be sent need it, though: what is
+// gone from the very place where it would be stored is put back.
+func (s *session) taken(ctx context.Context, f *file, name string, holder *v1alpha1.KeyReference) (*place, error) {
 	job := &v1alpha1.BulkJob{}
 	if err := s.client.Get(ctx, s.key(name), job); err != nil {
 		return nil, s.explained(fmt.Sprintf("get BulkJob %q", name), client.IgnoreNotFound(err))
@@ -234,7 +236,17 @@ func (s *session) taken(ctx context.Context, f *file, name string) (*place, erro
 	if job.Status.JobID == "" && job.Status.Parts == nil || job.Labels[labelManagedBy] != manager || job.Spec.Source.SHA256 != f.sha256 {
 		return nil, nil //nolint:nilnil // that it was not taken is no error
 	}
-	return &place{source: job.Spec.Source}, nil
+	stored := job.Spec.Source
+	if job.Status.Parts != nil && job.Status.CompletionTime == nil &&
+		(equality.Semantic.DeepEqual(stored.ConfigMap, holder) || equality.Semantic.DeepEqual(stored.Secret, holder)) {
+		to, err := s.putObject(ctx, f, holder.Name, stored.Secret != nil)
+		if err != nil {
+			return nil, err
+		}
+		to.source = stored
+		return to, nil
+	}
+	return &place{source: stored}, nil
 }
 
 // digits of a digest that stand in a name.
