@@ -114,11 +114,11 @@ test: ## Run every test, with a real control plane, PostgreSQL and object stores
 	printf '\n==> Compiling and testing, race detector on (minutes with an empty Go cache)\n'; \
 	go test -race -vet=off -timeout 20m -coverprofile=coverage.out -coverpkg=$(COVERED) ./... | \
 		awk '{sub(/[ \t]*coverage: .*/, ""); print; fflush()}'; \
-	for module in install gitops; do \
-		printf '\n==> Testing with the tools of others: test/%s (minutes with an empty Go cache)\n' $$module; \
-		CGO_ENABLED=0 go -C test/$$module test -trimpath -vet=off -timeout 20m -count=1 ./...; done; \
+	printf '\n==> Testing with the tools of others: test/install and test/gitops, at once (minutes with an empty Go cache)\n'; \
+	export CGO_ENABLED=0; failed=; go -C test/install test -trimpath -vet=off -timeout 20m -count=1 ./... & \
+	go -C test/gitops test -trimpath -vet=off -timeout 20m -count=1 ./... || failed=1; wait $$! || failed=1; [ -z "$$failed" ]; \
 	printf '\n==> Testing the control plane itself\n'; \
-	if [ -x "$$KUBEBUILDER_ASSETS/controlplane" ]; then go -C hack/controlplane/acceptance test -count=1 .; \
+	if [ -x "$$KUBEBUILDER_ASSETS/controlplane" ]; then go -C hack/controlplane/acceptance test -trimpath -vet=off -count=1 .; \
 	else echo 'These are published binaries, tested by those who made them. CONTROLPLANE=source builds and tests ours.'; fi; \
 	printf '\n==> Coverage, whichever package a test is in\n'; \
 	go tool cover -func=coverage.out | tail -n 1
