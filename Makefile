@@ -108,7 +108,8 @@ stores: ## Put S3, Google and Azure storage servers in place, for tests; the las
 .PHONY: test
 test: ## Run every test, with a real control plane, PostgreSQL and object stores; prints the coverage.
 	$(call say,Getting a control plane and PostgreSQL and Prometheus and Chromium and object stores ready)
-	@KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1):$$(hack/prometheus.sh | tail -n 1); \
+	@hack/curl.sh >/dev/null; \
+	KUBEBUILDER_ASSETS=$$(hack/controlplane.sh | tail -n 1); PATH=$$PATH:$$(hack/postgresql.sh | tail -n 1):$$(hack/prometheus.sh | tail -n 1); \
 	BULKJOB_STORES=$$(hack/stores.sh | tail -n 1); BULKJOB_CHROMIUM=$$(hack/chromium.sh | tail -n 1); \
 	export KUBEBUILDER_ASSETS PATH BULKJOB_STORES BULKJOB_CHROMIUM; \
 	printf '\n==> Compiling and testing, race detector on (minutes with an empty Go cache)\n'; \
