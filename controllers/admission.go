@@ -243,10 +243,14 @@ type waitlist struct {
 	waiting    map[types.NamespacedName]sets.Set[types.NamespacedName] // by connector
 }
 
-// add notes that somebody waits for a connector, and for no other.
-func (w *waitlist) add(who, connector types.NamespacedName) {
+// add notes that somebody waits for a connector, and for no other. It is false if that was known: then the connector has not answered
+// since, or they would wait no longer.
+func (w *waitlist) add(who, connector types.NamespacedName) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if before, found := w.connectors[who]; found && before == connector {
+		return false
+	}
 	w.drop(who)
 	if w.connectors == nil {
 		w.connectors, w.waiting = map[types.NamespacedName]types.NamespacedName{}, map[types.NamespacedName]sets.Set[types.NamespacedName]{}
@@ -256,6 +260,7 @@ func (w *waitlist) add(who, connector types.NamespacedName) {
 	}
 	w.waiting[connector].Insert(who)
 	w.connectors[who] = connector
+	return true
 }
 
 // remove forgets one that is gone.
@@ -294,7 +299,9 @@ func (o *operator) reach(ctx context.Context, receipt *v1alpha1.BulkReceipt) (co
 	if err != nil || v.blocked == nil && !v.elsewhere(&receipt.Record) {
 		return v, found, err
 	}
-	o.stranded.loads.add(client.ObjectKeyFromObject(receipt), connector)
+	if !o.stranded.loads.add(client.ObjectKeyFromObject(receipt), connector) {
+		return v, found, err
+	}
 	return o.view(ctx, connector.Namespace, connector.Name) // it may have answered before that was noted
 }
 
@@ -302,10 +309,9 @@ func (o *operator) reach(ctx context.Context, receipt *v1alpha1.BulkReceipt) (co
 func (o *operator) connectFor(ctx context.Context, job *v1alpha1.BulkJob) (*v1alpha1.ConnectorInstance, *connection, error) {
 	connector := types.NamespacedName{Namespace: job.Namespace, Name: job.Spec.ConnectorRef.Name}
 	ci, found, err := o.connect(ctx, connector.Namespace, connector.Name)
-	if _, waits := errors.AsType[*held](err); !waits {
+	if _, waits := errors.AsType[*held](err); !waits || !o.stranded.jobs.add(client.ObjectKeyFromObject(job), connector) {
 		return ci, found, err
 	}
-	o.stranded.jobs.add(client.ObjectKeyFromObject(job), connector)
 	return o.connect(ctx, connector.Namespace, connector.Name) // it may have answered before that was noted
 }
 

@@ -157,6 +157,11 @@ func TestWaitlist(t *testing.T) {
 	} {
 		var w waitlist
 		tc.do(&w)
+		for _, who := range tc.want {
+			if w.add(who, named("db")) {
+				t.Errorf("%s: it was not known that %s waits", tc.reason, who)
+			}
+		}
 		got := w.rescue(named("db"))
 		slices.SortFunc(got, func(a, b types.NamespacedName) int { return strings.Compare(a.Name, b.Name) })
 		if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {

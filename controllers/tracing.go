@@ -191,7 +191,7 @@ func tellRows(span trace.Span, rows *v1alpha1.RowCounts) {
 	}
 }
 
-// endSpan ends the span of what was done outside of the reconcilers. What went wrong is in the log, not here.
+// endSpan ends the span of what was done in one go. What went wrong is in the log, not here.
 func endSpan(span trace.Span, err error) {
 	if err != nil {
 		span.SetStatus(codes.Error, "")
